@@ -175,6 +175,11 @@ def is_clip(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
 
 
+def clip_name(path: Path) -> str:
+    """The name of the clip at a path: a folder's name, or a file's without its suffix."""
+    return path.name if path.is_dir() else path.stem
+
+
 def _natural_order(path: Path) -> list[tuple[int, int | str]]:
     parts = re.split(r"(\d+)", path.stem.lower())
     return [(0, int(part)) if part.isdigit() else (1, part) for part in parts if part]
@@ -247,9 +252,9 @@ def _clips_by_role(folder: Path) -> list[Clip]:
         return []
     if is_clip(hr):  # the set's folder is itself one clip, hr/ + lr_x4/
         return [Clip(folder.name, hr, lr)]
-    low = {path.stem: path for path in lr.iterdir() if is_clip(path)} if lr else {}
+    low = {clip_name(path): path for path in lr.iterdir() if is_clip(path)} if lr else {}
     found = sorted(path for path in hr.iterdir() if is_clip(path))
-    return [Clip(path.stem, path, low.get(path.stem)) for path in found]
+    return [Clip(clip_name(path), path, low.get(clip_name(path))) for path in found]
 
 
 def _clips_by_name(folder: Path) -> list[Clip]:
@@ -260,5 +265,5 @@ def _clips_by_name(folder: Path) -> list[Clip]:
         if hr is not None:
             clips.append(Clip(path.name, hr, _role_folder(path, LR_FOLDERS)))
         elif is_clip(path):
-            clips.append(Clip(path.stem, path))
+            clips.append(Clip(clip_name(path), path))
     return clips

@@ -1,0 +1,501 @@
+"""Evaluate a network, bicubic, or ready frames on a test set: per frame, per clip, per set.
+
+Frames flow one way: clips of the set -> low-resolution RGB -> super-resolved frames -> scores
+under the protocol -> means -> a table beside the published rows, and JSON.
+"""
+
+import argparse
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from d3dnet.datasets.imresize import imresize
+from d3dnet.datasets.test_sets import (
+    KNOWN_CLIPS,
+    SCALE,
+    Clip,
+    canonical_name,
+    clip_name,
+    find_clips,
+    is_clip,
+    make_lr,
+    read_clip,
+)
+from d3dnet.metrics import (
+    PROTOCOLS,
+    Protocol,
+    Score,
+    cut_size,
+    get_protocol,
+    luma,
+    mean_score,
+    score_frame,
+)
+from d3dnet.video.colour import RGB_TO_YCBCR, YCBCR_TO_RGB, YCBCR_ZERO
+
+if TYPE_CHECKING:
+    from d3dnet.model import D3Dnet
+
+Mode = Literal["sequence", "window"]
+MODES = ("sequence", "window")
+
+# Published results (PSNR, SSIM), x4 BI, by protocol and set.
+PUBLISHED: dict[tuple[str, str], dict[str, tuple[float, float]]] = {
+    ("d3dnet", "Vid4"): {
+        "bicubic": (23.76, 0.631),
+        "VSRnet": (24.37, 0.679),
+        "VESPCN": (24.95, 0.714),
+        "DBPN": (25.32, 0.736),
+        "RCAN": (25.46, 0.740),
+        "SOF-VSR": (26.02, 0.771),
+        "TDAN": (26.16, 0.782),
+        "D3Dnet": (26.52, 0.799),
+    },
+    ("d3dnet", "Vimeo-90k"): {
+        "bicubic": (31.31, 0.865),
+        "VSRnet": (32.43, 0.889),
+        "VESPCN": (33.55, 0.907),
+        "DBPN": (35.17, 0.925),
+        "RCAN": (35.35, 0.925),
+        "SOF-VSR": (34.89, 0.923),
+        "TDAN": (35.34, 0.930),
+        "D3Dnet": (35.65, 0.933),
+    },
+    ("d3dnet", "SPMC-11"): {
+        "bicubic": (25.67, 0.726),
+        "VSRnet": (26.41, 0.766),
+        "VESPCN": (27.09, 0.794),
+        "DBPN": (27.92, 0.822),
+        "RCAN": (28.36, 0.828),
+        "SOF-VSR": (28.21, 0.832),
+        "TDAN": (28.51, 0.841),
+        "D3Dnet": (28.78, 0.851),
+    },
+    ("y-crop0", "Vid4"): {
+        "bicubic": (23.784, 0.6347),
+        "BasicVSR-uni-lite": (26.68, 0.8012),
+        "BasicVSR-lite": (26.86, 0.8125),
+        "SSL-uni": (27.01, 0.8148),
+        "SSL": (27.15, 0.8208),
+        "KSNet": (27.22, 0.8245),
+        "BasicVSR": (27.24, 0.8251),
+        "BasicVSR++": (27.79, 0.8400),
+    },
+    ("y-crop8", "Vid4"): {"DUF": (27.33, 0.8318)},
+    ("rgb-crop8", "Vid4"): {"DUF": (25.79, 0.8136)},
+}
+
+
+@dataclass(frozen=True)
+class FrameResult:
+    """One scored frame; ``index`` counts from 0 in the clip."""
+
+    index: int
+    psnr: float
+    ssim: float
+
+
+@dataclass(frozen=True)
+class ClipResult:
+    """One clip: means over its scored frames.
+
+    Attributes:
+        name: of the clip.
+        psnr: dB.
+        ssim: at most 1.
+        frames: the scored frames.
+        lr: where the low-resolution frames came from; None for ready frames.
+        seconds_per_frame: what super-resolving took; None for ready frames.
+    """
+
+    name: str
+    psnr: float
+    ssim: float
+    frames: tuple[FrameResult, ...]
+    lr: str | None = None
+    seconds_per_frame: float | None = None
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """A set: means over its clips, and notes on what keeps it from comparing with tables."""
+
+    dataset: str
+    protocol: str
+    model: str
+    mode: str | None
+    psnr: float
+    ssim: float
+    clips: tuple[ClipResult, ...]
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        """Everything, as indented JSON."""
+        return json.dumps(asdict(self), indent=2)
+
+    def table(self) -> str:
+        """Rows of clips, the set's mean, and the published rows of the same protocol."""
+        title = f"{self.dataset}, protocol {self.protocol}"
+        rows = [(clip.name, clip.psnr, clip.ssim) for clip in self.clips]
+        name = self.model if self.mode is None else f"{self.model} ({self.mode})"
+        rows.append((f"mean: {name}", self.psnr, self.ssim))
+        published = PUBLISHED.get((self.protocol, self.dataset), {})
+        rows += [(f"published: {method}", *score) for method, score in published.items()]
+        width = max(len(title), *(len(row[0]) for row in rows))
+        lines = [f"{title:{width}}  {'PSNR':>7}  {'SSIM':>6}"]
+        lines += [f"{row:{width}}  {psnr:7.3f}  {ssim:6.4f}" for row, psnr, ssim in rows]
+        return "\n".join(lines + [f"note: {note}" for note in self.notes])
+
+
+def evaluate(
+    model: "str | os.PathLike[str] | D3Dnet",
+    dataset: str,
+    root: str | os.PathLike[str],
+    protocol: str | Protocol = "d3dnet",
+    mode: Mode = "sequence",
+    *,
+    clips: Sequence[str] | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    progress: bool = False,
+) -> EvaluationResult:
+    """Super-resolve a test set and score the result.
+
+    Args:
+        model: "bicubic" (MATLAB's, on 8-bit RGB), what `load_model` accepts, or a network.
+        dataset: "Vid4", "SPMC-11", "Vimeo-90k", or the name of a folder like them.
+        root: the folder that holds the set; see `find_clips` for the layouts.
+        protocol: a name of `PROTOCOLS`, or a `Protocol`.
+        mode: "sequence" streams each clip; "window" gives the network seven frames at a time,
+            the first and last frame repeated beyond the ends, as published.
+        clips: names of the clips to take; all by default.
+        device: as of `load_model`, for a model given by name; so is
+        precision.
+        progress: show a bar on stderr.
+
+    Raises:
+        ValueError: for an unknown mode, protocol or clip, or frames that do not fit together.
+        FileNotFoundError: when the set is not there.
+    """
+    protocol = get_protocol(protocol)
+    if mode not in MODES:
+        raise ValueError(f"mode: got {mode!r}; accepted are {', '.join(MODES)}")
+    dataset = canonical_name(dataset)
+    found = _select(find_clips(dataset, root), clips)
+    name = str(model) if isinstance(model, str | os.PathLike) else type(model).__name__
+    if isinstance(model, str | os.PathLike) and model != "bicubic":
+        from d3dnet.checkpoints import load_model
+
+        model = load_model(model, device, precision)
+    results, notes = [], _incomplete(dataset, found)
+    for clip in _progress(found, progress):
+        result, remarks = _evaluate_clip(model, clip, dataset, protocol, mode)
+        results.append(result)
+        notes += remarks
+    return _result(dataset, protocol, name, None if model == "bicubic" else mode, results, notes)
+
+
+def evaluate_frames(
+    frames: str | os.PathLike[str],
+    dataset: str,
+    root: str | os.PathLike[str],
+    protocol: str | Protocol = "d3dnet",
+    *,
+    clips: Sequence[str] | None = None,
+    progress: bool = False,
+) -> EvaluationResult:
+    """Score ready frames, such as published ones, against the ground truth of a test set.
+
+    Args:
+        frames: a folder with one folder of frames (or lossless video) for each clip, under the
+            clip's name; or, with one clip in ``clips`` or a folder of that name, its frames
+            themselves. 8-bit RGB, or grey for luma. Clips without frames are left out, with a
+            note. A clip may hold all frames, those that the protocol uses, or those it scores.
+        dataset: as of `evaluate`, and so are the others.
+
+    Raises:
+        ValueError: when counts or sizes of frames do not fit the ground truth.
+        FileNotFoundError: when there are no frames of any clip.
+    """
+    protocol = get_protocol(protocol)
+    dataset = canonical_name(dataset)
+    folder = Path(frames)
+    chosen = _select(find_clips(dataset, root), clips)
+    sources = _ready_frames(folder, chosen)
+    notes = _incomplete(dataset, [clip for clip in chosen if clip.name in sources])
+    results = []
+    for clip in _progress([clip for clip in chosen if clip.name in sources], progress):
+        hr, ready = clip.read_hr(), read_clip(sources[clip.name])
+        used = len(hr[: protocol.max_frames])
+        scored = _scored(protocol, used, clip)
+        if len(ready) >= used and len(ready) in (used, len(hr)):
+            pairs = [(index, ready[index]) for index in scored]
+        elif len(ready) == len(scored):
+            pairs = list(zip(scored, ready, strict=True))
+        else:
+            accepted = sorted({len(hr), used, len(scored)}, reverse=True)
+            raise ValueError(
+                f"{sources[clip.name]}: got {len(ready)} frames; under protocol {protocol.name} "
+                f"accepted are {' or '.join(map(str, accepted))} (clip {clip.name})"
+            )
+        if ready.ndim == 4 and (ready == ready[..., :1]).all() and protocol.domain == "y":
+            notes.append(
+                f"{clip.name}: the frames are grey stored as RGB, and were read as RGB; if they "
+                "are luma, store them with one channel"
+            )
+        scores = [(index, score_frame(sr, hr[index], protocol)) for index, sr in pairs]
+        results.append(_clip_result(clip, scores))
+    return _result(dataset, protocol, folder.name, None, results, notes)
+
+
+def super_resolve(
+    model: "Literal['bicubic'] | D3Dnet", lr: np.ndarray, mode: Mode
+) -> Iterator[np.ndarray]:
+    """Super-resolve a clip frame by frame.
+
+    Args:
+        model: "bicubic" or a network.
+        lr: (T, h, w, 3) uint8 RGB.
+        mode: see `evaluate`.
+
+    Yields:
+        Bicubic: (4h, 4w, 3) uint8 RGB. A network: (4h, 4w) float32 luma, not clamped.
+    """
+    if model == "bicubic":
+        yield from (imresize(frame, SCALE, "double") for frame in lr)
+        return
+    import torch
+
+    device = next(model.parameters()).device
+    frames = torch.from_numpy((luma(lr) / 255).astype(np.float32)).unsqueeze(1)  # (T, 1, h, w)
+    with torch.inference_mode():
+        if mode == "sequence":
+            for sr in model.stream(frame.to(device) for frame in frames):
+                yield sr[0].float().cpu().numpy()
+            return
+        radius = model.window // 2
+        for centre in range(len(frames)):
+            index = torch.arange(centre - radius, centre + radius + 1).clamp(0, len(frames) - 1)
+            window = frames[index].transpose(0, 1).unsqueeze(0)
+            yield model(window.to(device))[0, 0].float().cpu().numpy()
+
+
+def rgb_from_luma(sr: np.ndarray, lr: np.ndarray) -> np.ndarray:
+    """RGB of a network's luma, with the chroma of bicubic, as published results are shown.
+
+    Args:
+        sr: (4h, 4w) float luma in [0, 1].
+        lr: (h, w, 3) uint8 RGB.
+
+    Returns:
+        (4h, 4w, 3) uint8 RGB.
+    """
+    ycbcr = imresize(lr / 255.0, SCALE) @ RGB_TO_YCBCR.T + YCBCR_ZERO
+    ycbcr[..., 0] = 255.0 * np.clip(sr, 0, 1)
+    rgb = (ycbcr - YCBCR_ZERO) @ YCBCR_TO_RGB.T
+    return np.floor(255 * np.clip(rgb, 0, 1) + 0.5).astype(np.uint8)
+
+
+def _evaluate_clip(
+    model: "Literal['bicubic'] | D3Dnet",
+    clip: Clip,
+    dataset: str,
+    protocol: Protocol,
+    mode: Mode,
+) -> tuple[ClipResult, list[str]]:
+    hr = clip.read_hr(protocol.max_frames)
+    scored = _scored(protocol, len(hr), clip)
+    lr, source, notes = _low_resolution(clip, hr, dataset, protocol)
+    height, width = cut_size(hr[0], protocol.size_multiple)
+    lr = lr[:, : height // SCALE, : width // SCALE]
+    scores, seconds, started = [], 0.0, time.perf_counter()
+    for index, sr in enumerate(super_resolve(model, lr, mode)):
+        seconds += time.perf_counter() - started
+        if index in scored:
+            if protocol.domain == "rgb" and sr.ndim == 2:
+                sr = rgb_from_luma(sr, lr[index])
+            scores.append((index, score_frame(sr, hr[index], protocol)))
+        started = time.perf_counter()
+    return _clip_result(clip, scores, source, seconds / len(hr)), notes
+
+
+def _low_resolution(
+    clip: Clip, hr: np.ndarray, dataset: str, protocol: Protocol
+) -> tuple[np.ndarray, str, list[str]]:
+    """The low-resolution frames of a clip, where they came from, and notes on them."""
+    vimeo = dataset == "Vimeo-90k"
+    recipe = protocol.septuplet_lr_recipe if vimeo else protocol.lr_recipe
+    lr = clip.read_lr(protocol.max_frames)
+    if lr is None:
+        return make_lr(hr, recipe), f"imresize, recipe {recipe}", []
+    expected = (len(hr), *(size // SCALE for size in hr.shape[1:3]), 3)
+    if lr.shape != expected:
+        raise ValueError(
+            f"{clip.lr}: got low-resolution frames of shape {lr.shape}; accepted is {expected}, "
+            "a quarter of the ground truth; remove the folder to have them made"
+        )
+    differing = float(np.mean(lr[0] != make_lr(hr[:1], recipe)[0]))
+    notes = []
+    if differing:
+        notes.append(
+            f"{clip.name}: {clip.lr.name} differs from recipe {recipe} of protocol "
+            f"{protocol.name} in {differing:.1%} of the samples of the first frame"
+        )
+    return lr, str(clip.lr), notes
+
+
+def _scored(protocol: Protocol, frames: int, clip: Clip) -> range:
+    scored = protocol.scored_frames(frames)
+    if not scored:
+        raise ValueError(
+            f"clip {clip.name}: got {frames} frames, of which protocol {protocol.name} scores none "
+            f"(it averages frames [{protocol.scored[0]}:{protocol.scored[1]}]); use longer clips"
+        )
+    return scored
+
+
+def _clip_result(
+    clip: Clip,
+    scores: Sequence[tuple[int, Score]],
+    lr: str | None = None,
+    seconds_per_frame: float | None = None,
+) -> ClipResult:
+    mean = mean_score([score for _, score in scores])
+    frames = tuple(FrameResult(index, score.psnr, score.ssim) for index, score in scores)
+    return ClipResult(clip.name, mean.psnr, mean.ssim, frames, lr, seconds_per_frame)
+
+
+def _result(
+    dataset: str,
+    protocol: Protocol,
+    model: str,
+    mode: Mode | None,
+    clips: Sequence[ClipResult],
+    notes: Sequence[str],
+) -> EvaluationResult:
+    mean = mean_score([Score(clip.psnr, clip.ssim) for clip in clips])
+    return EvaluationResult(
+        dataset, protocol.name, model, mode, mean.psnr, mean.ssim, tuple(clips), tuple(notes)
+    )
+
+
+def _select(clips: Sequence[Clip], names: Sequence[str] | None) -> list[Clip]:
+    if names is None:
+        return list(clips)
+    present = [clip.name for clip in clips]
+    unknown = [name for name in names if name not in present]
+    if unknown:
+        raise ValueError(f"clips: got {', '.join(unknown)}; present are {', '.join(present)}")
+    return [clip for clip in clips if clip.name in names]
+
+
+def _incomplete(dataset: str, clips: Sequence[Clip]) -> list[str]:
+    missing = set(KNOWN_CLIPS.get(dataset, ())) - {clip.name for clip in clips}
+    if not missing:
+        return []
+    return [f"{', '.join(sorted(missing))} left out: the mean does not compare with tables"]
+
+
+def _ready_frames(folder: Path, clips: Sequence[Clip]) -> dict[str, Path]:
+    """Where the ready frames of each clip are; clips without any are left out."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"frames: {folder} is not a folder")
+    named = {clip_name(path).lower(): path for path in sorted(folder.iterdir()) if is_clip(path)}
+    found = {
+        clip.name: path
+        for clip in clips
+        if (path := named.get(clip.name.lower(), folder / clip.name)).exists() and is_clip(path)
+    }
+    if found:
+        return found
+    own = [clip for clip in clips if len(clips) == 1 or clip.name.lower() == folder.name.lower()]
+    if own and is_clip(folder):
+        return {own[0].name: folder}
+    raise FileNotFoundError(
+        f"frames: {folder} holds no frames of {', '.join(clip.name for clip in clips[:12])}; "
+        "accepted is one folder of images, or one lossless video, for each clip, under its name"
+    )
+
+
+def _progress(clips: Sequence[Clip], show: bool) -> Iterator[Clip]:
+    from tqdm import tqdm
+
+    return iter(tqdm(clips, desc="clips", unit="clip", disable=not show))
+
+
+def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``d3dnet evaluate``."""
+    parser.add_argument(
+        "dataset", metavar="DATASET", help="Vid4, SPMC-11, Vimeo-90k, or a folder like them"
+    )
+    parser.add_argument(
+        "--root", type=Path, required=True, help="folder that holds the data set's folder"
+    )
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
+        "--model", default="d3dnet", help="bicubic, a bundled name, or a weights file (%(default)s)"
+    )
+    source.add_argument("--frames", type=Path, metavar="DIR", help="score ready frames instead")
+    parser.add_argument(
+        "--protocol", choices=PROTOCOLS, default="d3dnet", help="how to score (%(default)s)"
+    )
+    parser.add_argument(
+        "--mode", choices=MODES, default="sequence", help="how to run the network (%(default)s)"
+    )
+    parser.add_argument("--clips", nargs="+", metavar="NAME", help="only these clips")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    parser.add_argument(
+        "--precision", default="auto", help="auto, float32, bfloat16 or float16 (%(default)s)"
+    )
+    parser.add_argument("--json", type=Path, metavar="PATH", help="also write everything as JSON")
+    parser.add_argument(
+        "--expect", type=float, metavar="DB", help="exit with 1 unless the mean PSNR is this ..."
+    )
+    parser.add_argument(
+        "--tolerance", type=float, default=0.05, metavar="DB", help="... within this (%(default)s)"
+    )
+
+
+def run_evaluate(args: argparse.Namespace) -> int:
+    """Run ``d3dnet evaluate``: print the table, write the JSON, compare with ``--expect``.
+
+    Returns:
+        The exit code: 0, or 1 when the mean PSNR is not the expected one.
+    """
+    import sys
+
+    shared: dict[str, Any] = {"clips": args.clips, "progress": sys.stderr.isatty()}
+    if args.json and not args.json.parent.is_dir():
+        raise FileNotFoundError(f"--json: there is no folder {args.json.parent}; make it first")
+    if args.frames:
+        result = evaluate_frames(args.frames, args.dataset, args.root, args.protocol, **shared)
+    else:
+        result = evaluate(
+            args.model,
+            args.dataset,
+            args.root,
+            args.protocol,
+            args.mode,
+            device=args.device,
+            precision=args.precision,
+            **shared,
+        )
+    print(result.table())
+    if args.json:
+        args.json.write_text(result.to_json() + "\n")
+    if args.expect is None or math.isclose(
+        result.psnr, args.expect, rel_tol=0, abs_tol=args.tolerance
+    ):
+        return 0
+    print(
+        f"expected {args.expect} dB within {args.tolerance}, got {result.psnr:.4f}",
+        file=sys.stderr,
+    )
+    return 1
