@@ -1,0 +1,156 @@
+"""The command line: `d3dnet COMMAND ...`. It only reads arguments and says what happens.
+
+Exit codes: 0 done, 1 the input, output or weights are at fault, 2 wrong usage, 130 interrupted.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Sequence
+
+import d3dnet
+
+# Nothing that imports torch is imported here: `d3dnet --help` must be quick.
+MODES = ("sequence", "window")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code."""
+    options = build_parser().parse_args(arguments)
+    warnings.showwarning = _show_warning
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return options.run(options)
+    except KeyboardInterrupt:
+        _complain("interrupted; nothing was written")
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone; keep Python from saying so again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if os.environ.get("D3DNET_TRACEBACK"):
+            raise
+        _complain(_one_line(error))
+        return 1
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; each sets `run`, a function of its options."""
+    parser = argparse.ArgumentParser(prog="d3dnet", description=d3dnet.__doc__)
+    parser.add_argument("--version", action="version", version=f"d3dnet {d3dnet.__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_upscale(commands)
+    return parser
+
+
+def _add_upscale(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "upscale",
+        help="make a video four times larger",
+        description="Make a video four times larger. The sound is copied, every frame keeps its "
+        "time; the last line printed is the path of the result.",
+    )
+    parser.add_argument("input", metavar="INPUT", help="a video file")
+    parser.add_argument("output", metavar="OUTPUT", help="the result, such as big.mp4 or big.mkv")
+    _add_network_options(parser)
+    parser.add_argument(
+        "--mode",
+        choices=MODES,
+        default="sequence",
+        help="sequence: computes features once, the fastest (default); "
+        "window: 7 frames for each, as published",
+    )
+    parser.add_argument(
+        "--codec", default="libx264", help="video encoder of ffmpeg (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--crf", type=_quality, help="quality of the encoder, lower is better (libx264: 18)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing OUTPUT")
+    parser.add_argument(
+        "--ffmpeg",
+        metavar="PROGRAM",
+        help="ffmpeg program (default: $FFMPEG, else the one on the PATH, else the bundled one)",
+    )
+    parser.set_defaults(run=_upscale)
+
+
+def _add_network_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        default="d3dnet",
+        help="name of bundled weights, or a .safetensors or .pth.tar file (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="auto", help="arithmetic (default: %(default)s)"
+    )
+
+
+def _upscale(options: argparse.Namespace) -> int:
+    bar = None
+
+    def progress(done: int, expected: int | None) -> None:
+        nonlocal bar
+        # The container's count is an estimate: never show more than all.
+        total = max(done, expected) if expected else None
+        if bar is None:
+            from tqdm import tqdm
+
+            bar = tqdm(desc="upscaling", unit=" frames", total=total, dynamic_ncols=True)
+        bar.total = total
+        bar.update(done - bar.n)
+
+    try:
+        path = d3dnet.upscale_video(
+            options.input,
+            options.output,
+            model=options.model,
+            device=options.device,
+            precision=options.precision,
+            mode=options.mode,
+            codec=options.codec,
+            crf=options.crf,
+            overwrite=options.overwrite,
+            ffmpeg=options.ffmpeg,
+            progress=progress,
+        )
+    finally:
+        if bar is not None:
+            bar.close()
+    print(path)
+    return 0
+
+
+def _quality(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"got {text!r}; a number from 0 to 100 is accepted")
+    return value
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    known = type(error).__module__.startswith("d3dnet") or isinstance(error, (ValueError, OSError))
+    return text if known else f"{type(error).__name__}: {text}"
+
+
+def _complain(message: str) -> None:
+    print(f"d3dnet: {message}", file=sys.stderr)
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    _complain(f"warning: {' '.join(str(message).split())}")
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,9 @@
+"""From a video file to frames with exact timestamps, and back.
+
+Read in this order: `ffmpeg` (which program encodes), `decode` (file → frames), `colour`
+(planes ↔ network luma, chroma), `encode` (frames → file).
+"""
+
+from d3dnet.video.errors import EncoderError, InputError, OutputError, ProgramError, VideoError
+
+__all__ = ["EncoderError", "InputError", "OutputError", "ProgramError", "VideoError"]

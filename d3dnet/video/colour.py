@@ -1,0 +1,241 @@
+"""Planes of a picture ↔ what the network sees, and chroma four times larger.
+
+The network was trained on BT.601 luma of limited range divided by 255, black at 16/255 and white at
+235/255. That is a limited-range luma plane as it is stored; a full-range plane is mapped onto it
+and back. Everything between decoding and encoding is float32, so deep pictures stay deep.
+
+A *layout* says what the planes of a picture mean. Chroma positions are in luma samples: with steps
+(2, 2) and offset (0.5, 0), chroma sample (i, j) lies at luma row 2i + 0.5, column 2j.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+SCALE = 4
+LUMA_BLACK, LUMA_SPAN = 16.0, 219.0  # limited range, in 8-bit code values
+CHROMA_ZERO, CHROMA_SPAN = 128.0, 224.0
+
+# MATLAB rgb2ycbcr, as in training: R, G, B in [0, 1] to 8-bit limited-range code values (BT.601).
+RGB_TO_YCBCR = np.array(
+    [[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]]
+)
+YCBCR_ZERO = np.array([LUMA_BLACK, CHROMA_ZERO, CHROMA_ZERO])
+YCBCR_TO_RGB = np.linalg.inv(RGB_TO_YCBCR)
+
+# Where chroma lies in a block of `step` luma samples: 0 first, 0.5 middle, 1 last (row, column).
+# The keys are FFmpeg's names; a location that is not given is "left", as in MPEG-2 and later.
+CHROMA_LOCATIONS = {
+    "unspecified": (0.5, 0.0),
+    "left": (0.5, 0.0),
+    "center": (0.5, 0.5),
+    "topleft": (0.0, 0.0),
+    "top": (0.0, 0.5),
+    "bottomleft": (1.0, 0.0),
+    "bottom": (1.0, 0.5),
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the planes of a picture mean.
+
+    Attributes:
+        pixel_format: FFmpeg's name of the planar little-endian format.
+        family: "yuv" (three planes), "grey" (one) or "rgb" (three: green, blue, red).
+        depth: bits per sample, 8 to 16; samples are uint8 up to 8 bits and uint16 above.
+        chroma_step: luma samples per chroma sample (rows, columns); (1, 1) but for "yuv".
+        chroma_offset: position of the first chroma sample in luma samples (row, column).
+        full_range: black at 0 and white at 2^depth − 1, instead of 16 and 235 (times 2^(depth−8)).
+    """
+
+    pixel_format: str
+    family: Literal["yuv", "grey", "rgb"]
+    depth: int
+    chroma_step: tuple[int, int] = (1, 1)
+    chroma_offset: tuple[float, float] = (0.0, 0.0)
+    full_range: bool = False
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(np.uint8 if self.depth <= 8 else np.uint16)
+
+    def plane_sizes(self, height: int, width: int) -> list[tuple[int, int]]:
+        """(rows, columns) of each plane of a picture of `height` × `width` luma samples."""
+        if self.family == "grey":
+            return [(height, width)]
+        chroma = (-(-height // self.chroma_step[0]), -(-width // self.chroma_step[1]))
+        return [(height, width), chroma, chroma]
+
+
+def chroma_offset(location: str, step: tuple[int, int]) -> tuple[float, float]:
+    """Position of the first chroma sample in luma samples, for FFmpeg's name of a location."""
+    row, column = CHROMA_LOCATIONS[location]
+    return row * (step[0] - 1), column * (step[1] - 1)
+
+
+def to_network(
+    planes: Sequence[np.ndarray], layout: Layout
+) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    """Planes to the network's luma and to chroma.
+
+    Returns:
+        luma: (h, w) float32 in [0, 1], limited range over 255.
+        chroma: () for grey, else Cb and Cr, float32 in 8-bit limited-range code values, on the grid
+            of `layout`'s chroma.
+    """
+    if layout.family == "rgb":
+        green, blue, red = (plane.astype(np.float32) / _top(layout.depth) for plane in planes)
+        luma, cb, cr = rgb_to_ycbcr(red, green, blue)
+        return luma / np.float32(255), (cb, cr)
+    luma = _expand(planes[0], layout, LUMA_BLACK, LUMA_SPAN) / np.float32(255)
+    return luma, tuple(_expand(plane, layout, CHROMA_ZERO, CHROMA_SPAN) for plane in planes[1:])
+
+
+def from_network(
+    luma: np.ndarray, chroma: Sequence[np.ndarray], source: Layout, target: Layout
+) -> tuple[np.ndarray, ...]:
+    """The network's luma (4h, 4w) and chroma as it came out of `to_network` to `target`'s planes.
+
+    Chroma is interpolated from `source`'s grid onto that of `target`, four times larger; grey
+    becomes neutral chroma where `target` has any.
+    """
+    height, width = luma.shape
+    sizes = target.plane_sizes(height, width)
+    code_values = luma * np.float32(255)
+    if target.family == "grey":
+        return (_compress(code_values, target, LUMA_BLACK, LUMA_SPAN),)
+    if chroma:
+        chroma = [enlarge_chroma(plane, sizes[1], source, target) for plane in chroma]
+    else:
+        chroma = [np.full(sizes[1], CHROMA_ZERO, np.float32)] * 2
+    if target.family == "rgb":
+        red, green, blue = ycbcr_to_rgb(code_values, *chroma)
+        return tuple(
+            _quantise(plane * _top(target.depth), target.depth) for plane in (green, blue, red)
+        )
+    return (
+        _compress(code_values, target, LUMA_BLACK, LUMA_SPAN),
+        *(_compress(plane, target, CHROMA_ZERO, CHROMA_SPAN) for plane in chroma),
+    )
+
+
+def rgb_to_ycbcr(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> list[np.ndarray]:
+    """R, G, B in [0, 1] to Y, Cb, Cr in 8-bit limited-range code values, BT.601 (float32)."""
+    return [
+        (row[0] * red + row[1] * green + row[2] * blue + zero).astype(np.float32, copy=False)
+        for row, zero in zip(
+            RGB_TO_YCBCR.astype(np.float32), YCBCR_ZERO.astype(np.float32), strict=True
+        )
+    ]
+
+
+def ycbcr_to_rgb(luma: np.ndarray, cb: np.ndarray, cr: np.ndarray) -> list[np.ndarray]:
+    """The inverse of `rgb_to_ycbcr`; values outside [0, 1] are not clipped."""
+    zero = YCBCR_ZERO.astype(np.float32)
+    luma, cb, cr = luma - zero[0], cb - zero[1], cr - zero[2]
+    return [row[0] * luma + row[1] * cb + row[2] * cr for row in YCBCR_TO_RGB.astype(np.float32)]
+
+
+def enlarge_chroma(
+    plane: np.ndarray, size: tuple[int, int], source: Layout, target: Layout
+) -> np.ndarray:
+    """Bicubic interpolation of a chroma plane from `source`'s grid onto `target`'s, luma ×4.
+
+    The luma picture is enlarged about its edges: centre of output sample X at input (X + ½)/4 − ½.
+    Chroma follows it, so that colours stay on their edges whatever the chroma location.
+
+    Args:
+        plane: (h, w) float32.
+        size: (rows, columns) of the result.
+    """
+    for axis in (0, 1):
+        plane = _enlarge_axis(
+            plane,
+            axis,
+            size[axis],
+            source.chroma_step[axis],
+            source.chroma_offset[axis],
+            target.chroma_step[axis],
+            target.chroma_offset[axis],
+        )
+    return plane
+
+
+def _enlarge_axis(
+    plane: np.ndarray,
+    axis: int,
+    size: int,
+    source_step: int,
+    source_offset: float,
+    target_step: int,
+    target_offset: float,
+) -> np.ndarray:
+    factor = SCALE * source_step // target_step  # chroma samples made of one
+    if factor * target_step != SCALE * source_step:
+        raise ValueError(f"chroma step {source_step} cannot be made {target_step}")
+    length = plane.shape[axis]
+    # Sample factor·i + phase of the result lies at i + position of the source.
+    phase = np.arange(factor)
+    luma = (target_step * phase + target_offset + 0.5) / SCALE - 0.5
+    position = (luma - source_offset) / source_step
+    first = np.floor(position).astype(int) - 1
+    before, after = max(0, -first.min()), max(0, first.max() + 3)
+    pad = [(0, 0), (0, 0)]
+    pad[axis] = (before, after)
+    padded = np.pad(plane, pad, mode="edge")
+    shape = list(plane.shape)
+    shape[axis] = factor * length
+    result = np.empty(shape, np.float32)
+
+    def along(start: int, stop: int | None, step: int = 1) -> tuple[slice, slice]:
+        cut = slice(start, stop, step)
+        return (cut, slice(None)) if axis == 0 else (slice(None), cut)
+
+    for p in phase:
+        start = before + first[p]
+        weights = _cubic_weights(position[p] - np.floor(position[p]))
+        result[along(p, None, factor)] = sum(
+            weight * padded[along(start + tap, start + tap + length)]
+            for tap, weight in enumerate(weights)
+        )
+    return result[along(0, size)]
+
+
+def _cubic_weights(fraction: float) -> np.ndarray:
+    """Weights of the four neighbours of a point `fraction` past the second (Keys, a = −½)."""
+    distance = np.abs(fraction - np.array([-1.0, 0.0, 1.0, 2.0]))
+    near = (1.5 * distance - 2.5) * distance**2 + 1
+    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+    return np.where(distance <= 1, near, far).astype(np.float32)
+
+
+def _top(depth: int) -> np.float32:
+    return np.float32(2**depth - 1)
+
+
+def _expand(plane: np.ndarray, layout: Layout, zero: float, span: float) -> np.ndarray:
+    """Stored samples to 8-bit limited-range code values, float32."""
+    samples = plane.astype(np.float32)
+    if not layout.full_range:
+        return samples / np.float32(2 ** (layout.depth - 8))
+    if zero == CHROMA_ZERO:
+        samples -= np.float32(2 ** (layout.depth - 1))
+    return samples * (np.float32(span) / _top(layout.depth)) + np.float32(zero)
+
+
+def _compress(values: np.ndarray, layout: Layout, zero: float, span: float) -> np.ndarray:
+    """The inverse of `_expand`, rounded to whole samples."""
+    if not layout.full_range:
+        return _quantise(values * np.float32(2 ** (layout.depth - 8)), layout.depth)
+    samples = (values - np.float32(zero)) * (_top(layout.depth) / np.float32(span))
+    if zero == CHROMA_ZERO:
+        samples += np.float32(2 ** (layout.depth - 1))
+    return _quantise(samples, layout.depth)
+
+
+def _quantise(samples: np.ndarray, depth: int) -> np.ndarray:
+    samples = np.clip(np.rint(samples), 0, 2**depth - 1)
+    return samples.astype(np.uint8 if depth <= 8 else np.uint16)
