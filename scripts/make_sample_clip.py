@@ -54,19 +54,16 @@ def main(path: Path) -> None:
     seconds = FRAMES / RATE
     tones = "+".join(f"0.06*sin(2*PI*{pitch}*t)" for pitch in (220, 277.18, 329.63))
     envelope = f"min(1,2*t)*min(1,2*({seconds}-t))"
-    subprocess.run(
-        [find_program().path, "-v", "error", "-y"]
-        + ["-f", "rawvideo", "-pixel_format", "rgb24", "-video_size", f"{WIDTH}x{HEIGHT}"]
-        + ["-framerate", str(RATE), "-i", "pipe:0"]
-        + ["-f", "lavfi", "-i", f"aevalsrc='({tones})*{envelope}':d={seconds}:s=48000"]
-        + ["-vf", "scale=out_color_matrix=bt601:out_range=tv:flags=accurate_rnd+bicubic"]
-        + ["-pix_fmt", "yuv420p", "-c:v", "libx264", "-preset", "veryslow", "-crf", "6"]
-        + ["-colorspace", "smpte170m", "-color_primaries", "bt709", "-color_trc", "bt709"]
-        + ["-color_range", "tv", "-c:a", "aac", "-b:a", "48k", "-movflags", "+faststart"]
-        + ["-fflags", "+bitexact", "-flags:v", "+bitexact", "-flags:a", "+bitexact", str(path)],
-        input=b"".join(image.tobytes() for image in frames),
-        check=True,
-    )
+    command = [find_program().path, "-v", "error", "-y"]
+    command += ["-f", "rawvideo", "-pixel_format", "rgb24", "-video_size", f"{WIDTH}x{HEIGHT}"]
+    command += ["-framerate", str(RATE), "-i", "pipe:0"]
+    command += ["-f", "lavfi", "-i", f"aevalsrc='({tones})*{envelope}':d={seconds}:s=48000"]
+    command += ["-vf", "scale=out_color_matrix=bt601:out_range=tv:flags=accurate_rnd+bicubic"]
+    command += ["-pix_fmt", "yuv420p", "-c:v", "libx264", "-preset", "veryslow", "-crf", "6"]
+    command += ["-colorspace", "smpte170m", "-color_primaries", "bt709", "-color_trc", "bt709"]
+    command += ["-color_range", "tv", "-c:a", "aac", "-b:a", "48k", "-movflags", "+faststart"]
+    command += ["-fflags", "+bitexact", "-flags:v", "+bitexact", "-flags:a", "+bitexact", str(path)]
+    subprocess.run(command, input=b"".join(image.tobytes() for image in frames), check=True)
     print(f"{path}: {FRAMES} frames of {WIDTH}x{HEIGHT}, {path.stat().st_size} bytes")
 
 
