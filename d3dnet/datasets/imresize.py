@@ -41,11 +41,16 @@ def _taps(size: int, out_size: int, scale: float) -> tuple[np.ndarray, np.ndarra
 def _resize_axis(image: np.ndarray, axis: int, scale: float) -> np.ndarray:
     size = image.shape[axis]
     index, weight = _taps(size, int(np.ceil(size * scale)), scale)
-    image = np.moveaxis(image, axis, 0)
-    shape = (-1,) + (1,) * (image.ndim - 1)
-    out = np.zeros((len(index), *image.shape[1:]))
-    for tap in range(index.shape[1]):  # one tap at a time: fixed order of summation, little memory
-        out += weight[:, tap].reshape(shape) * image[index[:, tap]]
+    lines = np.ascontiguousarray(np.moveaxis(image, axis, 0))
+    shape = (len(index), *lines.shape[1:])
+    out, product = np.zeros(shape), np.empty(shape)
+    broadcast = (-1,) + (1,) * (lines.ndim - 1)
+    # One tap after the other, as MATLAB sums: where a sum is a tie but for rounding errors, they
+    # decide which way it goes.
+    for tap in range(index.shape[1]):
+        np.take(lines, index[:, tap], axis=0, out=product, mode="clip")
+        product *= weight[:, tap].reshape(broadcast)
+        out += product
     return np.moveaxis(out, 0, axis)
 
 
