@@ -177,7 +177,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         )
     if metadata.get("sha256", _sha256(tensors)) != _sha256(tensors):
         raise CheckpointError(
-            f"{path}: the tensors do not have the recorded sha256; the file is damaged: copy it again"
+            f"{path}: the tensors do not have the recorded sha256; it is damaged: copy it again"
         )
     return tensors, metadata
 

@@ -1,4 +1,4 @@
-"""`D3Dnet.stream` gives what `forward_sequence` gives, in constant memory, computing nothing twice."""
+"""`D3Dnet.stream` gives what `forward_sequence` gives, in constant memory and without rework."""
 
 import gc
 import itertools

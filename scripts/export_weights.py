@@ -1,0 +1,46 @@
+"""Turn a training's state into a weights file.
+
+    python scripts/export_weights.py RUN/state.pt d3dnet/weights/d3dnet.safetensors \\
+        --training-data "..." --results results.json
+
+Stores the moving average of the weights in half precision, with its provenance: training data,
+step, settings, commit, and the results measured with it (any JSON, see `d3dnet evaluate --json`).
+Prints the metadata.
+"""
+
+import argparse
+import json
+import subprocess
+from pathlib import Path
+
+import torch
+
+from d3dnet.checkpoints import load_model, save_weights
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("state", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--training-data", required=True, help="what it was trained on, licences")
+    parser.add_argument("--results", type=Path, help="JSON of measured results")
+    args = parser.parse_args()
+    state = torch.load(args.state, weights_only=True)
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    metadata = {
+        "training_data": args.training_data,
+        "step": state["step"],
+        "settings": state["config"],
+        "commit": commit,
+        "results": json.loads(args.results.read_text()) if args.results else {},
+    }
+    halves = {name: value.half() for name, value in state["average"].items()}
+    save_weights(args.output, halves, metadata)
+    for key, value in load_model(args.output, device="cpu").metadata.items():
+        print(f"{key}: {value}")
+
+
+if __name__ == "__main__":
+    main()
