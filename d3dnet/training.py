@@ -41,6 +41,7 @@ class TrainingConfig:
     batch: int = 2
     frames: int = 7
     patch: int = 32
+    candidates: int = 3
     learning_rate: float = 4e-4
     final_learning_rate: float = 1e-6
     offset_learning_rate_factor: float = 0.25
@@ -162,7 +163,9 @@ def train(
         optimizer.param_groups[0]["lr"] = rate
         optimizer.param_groups[1]["lr"] = rate * config.offset_learning_rate_factor
         rng = np.random.default_rng([config.seed, step])
-        lr, hr = sample_batch(training, config.batch, config.frames, config.patch, rng)
+        lr, hr = sample_batch(
+            training, config.batch, config.frames, config.patch, rng, config.candidates
+        )
         with torch.autocast("cpu", torch.bfloat16) if config.bfloat16 else nullcontext():
             sr = model.forward_sequence(lr)
         loss = F.mse_loss(sr, hr)

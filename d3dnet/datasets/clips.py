@@ -128,8 +128,27 @@ def source_of(name: str) -> str:
     return stem if number.isdigit() and stem not in ("kodak", "urban") else name
 
 
+def _draw_place(
+    clips: Sequence[Clip], shares: np.ndarray, size: tuple[int, int, int], rng: np.random.Generator
+) -> tuple[Clip, tuple[slice, slice, slice], float]:
+    """A random place in a random clip, and its detail: the mean gradient of its middle frame."""
+    clip = clips[rng.choice(len(clips), p=shares)]
+    place = []
+    for have, wanted in zip(clip.lr.shape, size, strict=True):
+        start = int(rng.integers(have - wanted + 1))
+        place.append(slice(start, start + wanted))
+    place = tuple(place)
+    middle = clip.lr[place][size[0] // 2]
+    return clip, place, sum(float(np.abs(np.diff(middle, axis=axis)).mean()) for axis in (0, 1))
+
+
 def sample_batch(
-    clips: Sequence[Clip], batch: int, frames: int, patch: int, rng: np.random.Generator
+    clips: Sequence[Clip],
+    batch: int,
+    frames: int,
+    patch: int,
+    rng: np.random.Generator,
+    candidates: int = 1,
 ) -> tuple[Tensor, Tensor]:
     """Draw random augmented crops; clips are drawn in proportion to their pixels.
 
@@ -141,22 +160,23 @@ def sample_batch(
         frames: consecutive frames of each.
         patch: height and width at low resolution.
         rng: the only source of randomness.
+        candidates: places drawn for each crop, of which the one with the most detail is taken:
+            flat patches have next to nothing to teach.
 
     Returns:
         lr (batch, 1, frames, patch, patch) and hr (batch, 1, frames, 4 patch, 4 patch), float32
         luma in [0, 1].
     """
-    weights = np.array([clip.lr.size for clip in clips], float)
+    pixels = np.array([clip.lr.size for clip in clips], float)
+    shares = pixels / pixels.sum()
     lrs, hrs = [], []
-    for index in rng.choice(len(clips), batch, p=weights / weights.sum()):
-        clip = clips[index]
-        t, y, x = (
-            int(rng.integers(size - wanted + 1))
-            for size, wanted in zip(clip.lr.shape, (frames, patch, patch), strict=True)
-        )
-        lr = clip.lr[t : t + frames, y : y + patch, x : x + patch]
-        y, x, side = SCALE * y, SCALE * x, SCALE * patch
-        hr = clip.hr[t : t + frames, y : y + side, x : x + side]
+    for _ in range(batch):
+        places = [
+            _draw_place(clips, shares, (frames, patch, patch), rng) for _ in range(candidates)
+        ]
+        clip, (t, y, x), _ = max(places, key=lambda place: place[2])
+        lr = clip.lr[t, y, x]
+        hr = clip.hr[t, *(slice(SCALE * side.start, SCALE * side.stop) for side in (y, x))]
         for axis in range(3):
             if rng.random() < 0.5:
                 lr, hr = np.flip(lr, axis), np.flip(hr, axis)
@@ -164,4 +184,5 @@ def sample_batch(
             lr, hr = lr.transpose(0, 2, 1), hr.transpose(0, 2, 1)
         lrs.append(lr.astype(np.float32) / 255)
         hrs.append(hr.astype(np.float32) / 255)
-    return (torch.from_numpy(np.stack(side)[:, None]) for side in (lrs, hrs))
+    lr, hr = (torch.from_numpy(np.stack(crops)[:, None]) for crops in (lrs, hrs))
+    return lr, hr
