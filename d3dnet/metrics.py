@@ -220,8 +220,9 @@ def score_frame(sr: np.ndarray, hr: np.ndarray, protocol: str | Protocol) -> Sco
         slice(protocol.crop, width - protocol.crop),
     )
     if protocol.domain == "rgb":
-        if sr.ndim != 3:
-            raise ValueError(f"sr: got luma; protocol {protocol.name} accepts 8-bit RGB only")
+        if sr.ndim != 3 or sr.dtype != np.uint8:
+            kind = "luma" if sr.ndim == 2 else f"{sr.dtype} samples"
+            raise ValueError(f"sr: got {kind}; protocol {protocol.name} accepts 8-bit RGB only")
         sr, hr = sr[inside], hr[inside]
     else:
         sr, hr = _luma_of_result(sr[inside], protocol), luma(hr[inside])
