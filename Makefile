@@ -24,7 +24,7 @@ upscale: $(installed)
 	exec .venv/bin/d3dnet upscale --overwrite "$$IN" "out/$${name%.*}_x4.mp4"
 
 test: $(installed)
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest $(TESTS)
 
 lint: $(installed)
 	.venv/bin/ruff check .
