@@ -88,7 +88,8 @@ class VideoSource:
             self._stream.thread_type = "AUTO"
             self.time_base: Fraction = self._stream.time_base
             self.frame_rate = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
-            first = next(self._decoded(), None)
+            self._pictures = self._decoded()
+            first = next(self._pictures, None)
             if first is None:
                 raise InputError(f"{self.path}: no frame of its video stream can be decoded")
             self._first = first
@@ -134,7 +135,7 @@ class VideoSource:
         step = max(1, round(1 / (self.frame_rate * self.time_base)))
         last: int | None = None
         stored = (self._first.width, self._first.height, self._first.format.name)
-        for frame in chain([self._first], self._decoded()):
+        for frame in chain([self._first], self._pictures):
             if (frame.width, frame.height, frame.format.name) != stored:
                 raise InputError(
                     f"{self.path}: the picture changes from {stored} to "
@@ -222,6 +223,7 @@ def layout_of(
     if (
         not planar
         or len(parts) not in (1, 3)
+        or described.has_palette
         or described.is_big_endian
         or "msb" in pixel_format
         or not 8 <= parts[0].bits <= 16
