@@ -63,7 +63,7 @@ def instruction_sets() -> tuple[str, ...]:
 
 
 def set_instruction_set(name: str) -> None:
-    """Make the CPU kernel use an instruction set; `ValueError` if it is not one of those present."""
+    """Make the CPU kernel use an instruction set; `ValueError` if it is not present."""
     if name not in instruction_sets():
         present = ", ".join(instruction_sets()) or "none, the compiled kernel is not loaded"
         raise ValueError(f"instruction set {name!r} is not available here; accepted: {present}")

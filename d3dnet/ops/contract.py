@@ -17,7 +17,7 @@ DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 def triple(name: str, value: int | Sequence[int], minimum: int) -> Triple:
-    """Turn an int or a (t, h, w) sequence of ints into a triple; `ValueError` names the argument."""
+    """Turn an int or (t, h, w) into a triple; `ValueError` names the argument."""
     values = tuple(value) if isinstance(value, Sequence | torch.Size) else (value,) * 3
     try:
         values = tuple(operator.index(v) for v in values)
@@ -25,7 +25,7 @@ def triple(name: str, value: int | Sequence[int], minimum: int) -> Triple:
         values = ()
     if len(values) != 3 or min(values) < minimum:
         raise ValueError(
-            f"{name} is {value!r}; accepted: an int or three ints (t, h, w), each at least {minimum}"
+            f"{name} is {value!r}; accepted: an int or three ints (t, h, w), each ≥ {minimum}"
         )
     return values
 

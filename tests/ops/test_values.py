@@ -39,15 +39,15 @@ def test_values_and_gradients_match_the_oracle(implementation, case, dtype):
     check(implementation, case, dtype, dtype, coarse=False, coarse_offset=False)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", CASES[::3])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_values_and_gradients_match_the_oracle_in_16_bits(implementation, case, dtype):
+def test_offsets_in_16_bits_match_the_oracle_too(implementation, case, dtype):
     check(implementation, case, dtype, dtype, coarse=True, coarse_offset=True)
 
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_16_bit_features_take_float32_offsets(implementation, case, dtype):
+def test_values_and_gradients_match_the_oracle_in_16_bits(implementation, case, dtype):
     check(implementation, case, dtype, torch.float32, coarse=True, coarse_offset=False)
 
 
