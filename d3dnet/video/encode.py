@@ -34,6 +34,17 @@ FRAME_CLOCK_SUFFIXES = (".avi",)
 MAX_TIME_BASE = {"mpeg4": 65535, "libxvid": 65535}
 FALLBACK_TIME_BASE = Fraction(1, 90000)
 
+# Packed formats that some encoders take RGB in; made of the planar ones without loss.
+PACKED_RGB = {
+    "bgr0": "gbrp",
+    "rgb0": "gbrp",
+    "0rgb": "gbrp",
+    "0bgr": "gbrp",
+    "rgb24": "gbrp",
+    "bgr24": "gbrp",
+    "rgb48le": "gbrp16le",
+}
+
 
 @dataclass(frozen=True)
 class Target:
@@ -47,6 +58,8 @@ class Target:
         sample_aspect_ratio: width of a pixel over its height, or None.
         codec: name of an encoder of the program.
         crf: constant quality; None for the encoder's default here.
+        encoder_format: pixel format that the encoder is given where it is not that of `layout`:
+            packed RGB.
     """
 
     height: int
@@ -58,6 +71,7 @@ class Target:
     sample_aspect_ratio: Fraction | None = None
     codec: str = DEFAULT_CODEC
     crf: float | None = None
+    encoder_format: str | None = None
 
 
 def target_of(
@@ -73,7 +87,7 @@ def target_of(
     """
     if crf is not None and not has_option(program, codec, "crf"):
         raise OutputError(f"--crf: the encoder {codec} has no such setting; leave it out")
-    layout = choose_layout(source.layout, pixel_formats(program, codec), codec)
+    layout, encoder_format = choose_layout(source.layout, pixel_formats(program, codec), codec)
     colour = source.colour
     if source.layout.family == "rgb" and layout.family == "yuv":
         colour = ColourTags(RANGE_LIMITED, BT601, colour.primaries, colour.transfer)
@@ -94,11 +108,15 @@ def target_of(
         sample_aspect_ratio=source.sample_aspect_ratio,
         codec=codec,
         crf=crf,
+        encoder_format=encoder_format,
     )
 
 
-def choose_layout(source: Layout, pixel_formats: Sequence[str], codec: str) -> Layout:
+def choose_layout(source: Layout, pixel_formats: Sequence[str], codec: str) -> tuple[Layout, str]:
     """The one of `pixel_formats` that keeps the most of `source`: depth, then chroma, then family.
+
+    Returns:
+        Layout of the planes, and the encoder's format, which differs from it for packed RGB.
 
     Raises:
         OutputError: none of them is a planar format of YCbCr, grey or RGB.
@@ -109,22 +127,19 @@ def choose_layout(source: Layout, pixel_formats: Sequence[str], codec: str) -> L
         if name.startswith("yuvj") and not full_range_only:
             continue  # yuv420p with a full-range tag says the same
         full_range = (source.full_range and source.family != "rgb") or name.startswith("yuvj")
+        planar = PACKED_RGB.get(name, name.replace("yuvj", "yuv"))
         with contextlib.suppress(ValueError):
-            candidates.append(layout_of(name.replace("yuvj", "yuv"), full_range=full_range))
-    # Chroma is only ever made finer by whole factors of the source's, four times larger.
-    if source.family == "grey":
-        candidates = [layout for layout in candidates if layout.family != "rgb"]
-    elif source.family == "yuv":
-        candidates = [layout for layout in candidates if layout.family == "yuv"]
-    else:
-        candidates = [layout for layout in candidates if layout.family != "grey"]
+            candidates.append((layout_of(planar, full_range=full_range), name))
+    useless = {"grey": ("rgb",), "yuv": ("rgb", "grey"), "rgb": ("grey",)}[source.family]
+    candidates = [choice for choice in candidates if choice[0].family not in useless]
     if not candidates:
         raise OutputError(
             f"the encoder {codec} takes only {' '.join(pixel_formats)}; "
             f"none of these can hold {source.pixel_format}"
         )
 
-    def loss(layout: Layout) -> tuple[float, ...]:
+    def loss(choice: tuple[Layout, str]) -> tuple[float, ...]:
+        layout = choice[0]
         coarser = [max(0, layout.chroma_step[axis] - source.chroma_step[axis]) for axis in (0, 1)]
         finer = [max(0, source.chroma_step[axis] - layout.chroma_step[axis]) for axis in (0, 1)]
         return (
@@ -222,15 +237,14 @@ class VideoSink:
 
     def _start(self, first_pts: int, only_one_frame: bool = False) -> None:
         target = self._target
-        # NUT has no times below zero: they are moved by whole seconds, and back by the program.
-        turns = max(0, -(first_pts // target.time_base.denominator))
-        self._offset = turns * target.time_base.denominator
+        # Neither NUT nor most containers show pictures before zero: then all begins there.
+        self._offset = max(0, -first_pts)
         command = encoder_command(
             self._part,
             target,
             self._source.path,
             self._program,
-            time_offset=-turns * target.time_base.numerator,
+            sound_delay=self._offset * target.time_base,
             only_one_frame=only_one_frame,
         )
         self._complaints = tempfile.TemporaryFile()
@@ -291,18 +305,23 @@ def encoder_command(
     source_path: Path,
     program: Program,
     *,
-    time_offset: int = 0,
+    sound_delay: Fraction = Fraction(0),
     only_one_frame: bool = False,
 ) -> list[str]:
-    """The command that reads NUT on its standard input and the sound from `source_path`."""
+    """The command that reads NUT on its standard input and the sound from `source_path`.
+
+    Args:
+        sound_delay: seconds added to the source's times.
+        only_one_frame: stop after one picture and one packet of sound.
+    """
     tags = _colour_options(target)
-    pictures = ffmpeg.input("pipe:0", format="nut", itsoffset=time_offset, **tags)
-    source = ffmpeg.input(f"file:{source_path}")
+    pictures = ffmpeg.input("pipe:0", format="nut", **tags)
+    source = ffmpeg.input(f"file:{source_path}", itsoffset=f"{float(sound_delay):.6f}")
     crf = DEFAULT_CRF.get(target.codec) if target.crf is None else target.crf
     time_base = encoder_time_base(target, path.suffix)
     options: dict[str, object] = {
         "c:v": target.codec,
-        "pix_fmt": target.layout.pixel_format,
+        "pix_fmt": target.encoder_format or target.layout.pixel_format,
         # Without both of these times snap to multiples of 1 / frame rate.
         "fps_mode": "passthrough",
         "enc_time_base": f"{time_base.numerator}/{time_base.denominator}",

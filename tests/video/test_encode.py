@@ -1,0 +1,407 @@
+import os
+from dataclasses import replace
+from fractions import Fraction
+from itertools import pairwise
+
+import av
+import numpy as np
+import pytest
+
+from d3dnet.video import EncoderError, OutputError
+from d3dnet.video.decode import ColourTags, VideoSource, layout_of
+from d3dnet.video.encode import (
+    Target,
+    VideoSink,
+    check_output_path,
+    choose_layout,
+    encoder_command,
+    encoder_time_base,
+    first_complaint,
+    muxers_of,
+)
+from d3dnet.video.ffmpeg import pixel_formats
+from tests.video.clips import (
+    BUNDLED,
+    PROGRAM_IDS,
+    PROGRAMS,
+    audio_packets,
+    make_clip,
+    raw_planes,
+    video_times,
+)
+
+HEIGHT, WIDTH = 36, 52
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("source")
+    with VideoSource(make_clip(folder / "source.mp4", frames=25, sound=True)) as source:
+        yield source
+
+
+@pytest.fixture(scope="module")
+def silent_source(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("silent")
+    with VideoSource(make_clip(folder / "source.mp4", frames=1)) as source:
+        yield source
+
+
+@pytest.fixture(params=PROGRAMS, ids=PROGRAM_IDS)
+def program(request):
+    return request.param
+
+
+def target(pixel_format="yuv420p", codec="ffv1", **changes):
+    made = Target(
+        height=HEIGHT,
+        width=WIDTH,
+        layout=layout_of(pixel_format),
+        colour=ColourTags(),
+        time_base=Fraction(1, 12800),
+        frame_rate=Fraction(25),
+        codec=codec,
+    )
+    return replace(made, **changes)
+
+
+def pictures(layout, count=4):
+    random = np.random.default_rng(1)
+    return [
+        [
+            random.integers(0, 2**layout.depth, size).astype(layout.dtype)
+            for size in layout.plane_sizes(HEIGHT, WIDTH)
+        ]
+        for _ in range(count)
+    ]
+
+
+def write(path, what, source, program, times, frames=None):
+    frames = frames or pictures(what.layout, len(times))
+    with VideoSink(path, what, source, program) as sink:
+        for planes, pts in zip(frames, times, strict=True):
+            sink.write(planes, pts)
+    return frames
+
+
+@pytest.mark.parametrize(
+    "pixel_format",
+    "yuv420p yuv422p yuv444p yuv420p10le yuv422p12le yuv444p16le gray gray10le gray16le "
+    "gbrp gbrp10le gbrp16le".split(),
+)
+@pytest.mark.parametrize("full_range", [False, True])
+def test_lossless_planes_arrive_untouched(tmp_path, program, source, pixel_format, full_range):
+    layout = replace(layout_of(pixel_format), full_range=full_range)
+    tags = ColourTags(range=2 if full_range else 1, matrix=0 if "gbr" in pixel_format else 1)
+    what = target(layout=layout, colour=tags)
+    path = tmp_path / "out.mkv"
+    frames = write(path, what, source, program, [0, 512, 1024])
+    sizes = layout.plane_sizes(HEIGHT, WIDTH)
+    for found, planes in zip(raw_planes(path, pixel_format, sizes), frames, strict=True):
+        for theirs, ours in zip(found, planes, strict=True):
+            np.testing.assert_array_equal(theirs, ours)
+
+
+# Time base, times in units of it.
+CLOCKS = {
+    "constant": (Fraction(1, 12800), [n * 512 for n in range(8)]),
+    "variable": (Fraction(1, 12800), [0, 512, 700, 2000, 2001, 9000, 9001, 12799]),
+    "late": (Fraction(1, 12800), [40000 + n * 512 for n in range(8)]),
+    "ntsc": (Fraction(1001, 30000), list(range(8))),
+    "film in transport": (Fraction(1, 90000), [126000 + 3003 * n + n % 2 for n in range(8)]),
+    "millisecond": (Fraction(1, 1000), [0, 33, 67, 100, 133, 167, 200, 233]),
+    "microsecond": (Fraction(1, 1000000), [n * 33367 for n in range(8)]),
+}
+
+
+@pytest.mark.parametrize("clock", CLOCKS)
+@pytest.mark.parametrize("name", ["out.mp4", "out.mov", "out.mkv", "out.ts", "out.nut"])
+def test_times_are_exact_to_one_tick_of_the_container(
+    tmp_path, program, silent_source, clock, name
+):
+    time_base, times = CLOCKS[clock]
+    if name in ("out.ts", "out.nut"):  # no room before zero for the decoding times of B-frames
+        times = [pts + time_base.denominator for pts in times]
+    path = tmp_path / name
+    write(path, target(codec="libx264", time_base=time_base), silent_source, program, times)
+    found = video_times(path)
+    with av.open(str(path)) as container:
+        tick = container.streams.video[0].time_base
+    assert len(found) == len(times)
+    worst = max(abs(a - b * time_base) for a, b in zip(found, times, strict=True))
+    assert worst <= (0 if (time_base / tick).denominator == 1 else tick)
+
+
+@pytest.mark.parametrize("name", ["out.mkv", "out.mp4"])
+def test_pictures_before_zero_begin_at_zero_and_the_sound_moves_with_them(
+    tmp_path, program, source, name
+):
+    times = [-20000, -19000, -512, 0, 700]
+    write(tmp_path / name, target(codec="libx264"), source, program, times)
+    found = video_times(tmp_path / name)
+    assert len(found) == len(times)
+    for time, pts in zip(found, times, strict=True):
+        assert abs(time - Fraction(pts - times[0], 12800)) <= Fraction(1, 1000)
+    before, after = audio_packets(source.path), audio_packets(tmp_path / name)
+    assert abs(after[0][0] - before[0][0] - 20000 / 12800) < 2e-3
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv420p10le"])
+@pytest.mark.parametrize(
+    "tags",
+    [
+        ColourTags(),
+        ColourTags(range=1, matrix=1, primaries=1, transfer=1, chroma_location="left"),
+        ColourTags(range=2, matrix=5, primaries=5, transfer=6, chroma_location="center"),
+        ColourTags(range=1, matrix=9, primaries=9, transfer=16, chroma_location="topleft"),
+    ],
+    ids=["none", "bt709", "jpeg", "hdr"],
+)
+def test_tags_arrive_as_given_and_flat_colours_are_not_converted(
+    tmp_path, program, source, codec, pixel_format, tags
+):
+    layout = layout_of(pixel_format, full_range=tags.range == 2)
+    step = 2 ** (layout.depth - 8)
+    frame = [
+        np.full(size, value * step, layout.dtype)
+        for size, value in zip(layout.plane_sizes(HEIGHT, WIDTH), (200, 90, 170), strict=True)
+    ]
+    what = target(layout=layout, codec=codec, colour=tags)
+    path = tmp_path / "out.mp4"
+    write(path, what, source, program, [0, 512], [frame, frame])
+    with VideoSource(path) as written:
+        found = written.colour
+        assert (found.matrix, found.primaries, found.transfer) == (
+            tags.matrix,
+            tags.primaries,
+            tags.transfer,
+        )
+        # Untagged range may come back as limited, which is what it means.
+        assert found.range in ((0, 1) if tags.range == 0 else (tags.range,))
+        if tags.chroma_location != "unspecified":
+            assert found.chroma_location == tags.chroma_location
+        assert written.layout.depth == layout.depth
+        for planes in (frame.planes for frame in written.frames()):
+            for plane, value in zip(planes, (200, 90, 170), strict=True):
+                assert np.abs(plane.astype(int) - value * step).max() <= step
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.mov", "out.mkv", "out.ts"])
+@pytest.mark.parametrize("start", [0, 40000])
+def test_sound_is_copied_packet_by_packet_at_its_distance_to_the_picture(
+    tmp_path, program, source, name, start
+):
+    # Sound in MP4 begins before zero. What cannot say so moves sound and picture alike.
+    path = tmp_path / name
+    times = [start + n * 512 for n in range(25)]
+    write(path, target(codec="libx264"), source, program, times)
+    before, after = audio_packets(source.path), audio_packets(path)
+    if name != "out.ts":  # which wraps each packet
+        assert [data for _, data in before] == [data for _, data in after]
+    assert len(before) == len(after)
+    moved = {float(a) - b / 12800 for a, b in zip(video_times(path), times, strict=True)}
+    moved |= {b - a for (a, _), (b, _) in zip(before, after, strict=True)}
+    assert max(moved) - min(moved) < 2e-3
+    if name in ("out.mp4", "out.mov"):
+        assert max(map(abs, moved)) < 1e-3
+
+
+def test_pixel_aspect_ratio_is_kept(tmp_path, program, source):
+    what = target(codec="libx264", sample_aspect_ratio=Fraction(12, 11))
+    write(tmp_path / "out.mp4", what, source, program, [0, 512])
+    with VideoSource(tmp_path / "out.mp4") as written:
+        assert written.sample_aspect_ratio == Fraction(12, 11)
+
+
+def test_the_file_appears_only_when_finished_and_nothing_else_stays(tmp_path, program, source):
+    path = tmp_path / "out.mp4"
+    path.write_bytes(b"an older result")
+    what = target(codec="libx264")
+    sink = VideoSink(path, what, source, program)
+    for planes in pictures(what.layout, 3):
+        sink.write(planes, 0 if planes is None else len(os.listdir(tmp_path)))
+        assert path.read_bytes() == b"an older result"
+        break
+    sink.finish()
+    assert os.listdir(tmp_path) == ["out.mp4"]
+    assert len(video_times(path)) == 1
+
+
+def test_an_exception_leaves_nothing_behind(tmp_path, program, source):
+    what = target(codec="libx264")
+    with (
+        pytest.raises(KeyboardInterrupt),
+        VideoSink(tmp_path / "o.mp4", what, source, program) as s,
+    ):
+        s.write(pictures(what.layout, 1)[0], 0)
+        raise KeyboardInterrupt
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_encoder_that_dies_is_noticed_and_leaves_nothing_behind(tmp_path, program, source):
+    what = target(codec="libx264")
+    frames = pictures(what.layout, 1)
+    with pytest.raises(EncoderError, match="stopped"):
+        with VideoSink(tmp_path / "out.mp4", what, source, program) as sink:
+            sink.write(frames[0], 0)
+            sink._process.kill()
+            for n in range(1, 10000):  # a pipe holds some frames before it breaks
+                sink.write(frames[0], n)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "complaint"),
+    [
+        ("out.webm", "libx264", "WebM"),
+        ("out.mp4", "prores_ks", "codec"),
+        ("out.wav", "libx264", "stopped"),
+    ],
+)
+def test_what_the_container_cannot_hold_is_refused_before_any_work(
+    tmp_path, program, source, name, codec, complaint
+):
+    what = target("yuv422p10le", codec=codec)
+    sink = VideoSink(tmp_path / name, what, source, program)
+    with pytest.raises(EncoderError, match=complaint) as caught:
+        sink.check(0)
+    assert "\n" not in str(caught.value)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_check_that_succeeds_leaves_nothing_behind(tmp_path, program, source):
+    VideoSink(tmp_path / "out.mp4", target(codec="libx264"), source, program).check(5000)
+    assert os.listdir(tmp_path) == []
+
+
+def test_names_are_never_read_as_options_patterns_or_shell(tmp_path, program, source):
+    names = ["-y.mp4", "a b.mp4", "$HOME;x|y&.mp4", "'q' \"r\".mp4", "50%d%%.mp4", "ünï.mp4"]
+    for name in [*names, "x" * 200 + ".mp4"]:
+        write(tmp_path / name, target(codec="libx264"), source, program, [0])
+        assert os.listdir(tmp_path) == [name]
+        (tmp_path / name).unlink()
+
+
+@pytest.mark.parametrize(
+    ("stored", "codec", "chosen"),
+    [
+        ("yuv420p", "libx264", "yuv420p"),
+        ("yuv444p", "libx264", "yuv444p"),
+        ("yuv422p10le", "libx264", "yuv422p10le"),
+        ("yuv420p12le", "libx264", "yuv420p10le"),
+        ("yuv420p9le", "libx264", "yuv420p10le"),
+        ("yuv440p", "libx264", "yuv444p"),
+        ("yuv411p", "libx264", "yuv422p"),
+        ("yuv410p", "libx264", "yuv420p"),
+        ("gray", "libx264", "gray"),
+        ("gray16le", "libx264", "gray10le"),
+        ("gbrp", "libx264", "yuv444p"),
+        ("gbrp16le", "libx264", "yuv444p10le"),
+        ("gbrp", "libx265", "gbrp"),
+        ("gbrp", "ffv1", "bgr0"),
+        ("gbrp", "libx264rgb", "bgr0"),
+        ("yuv420p", "prores_ks", "yuv422p10le"),
+        ("gray", "mpeg4", "yuv420p"),
+        ("yuv420p10le", "mpeg4", "yuv420p"),
+    ],
+)
+def test_the_encoder_gets_the_format_that_keeps_the_most(program, stored, codec, chosen):
+    formats = pixel_formats(program, codec)
+    layout, name = choose_layout(layout_of(stored), formats, codec)
+    assert name == chosen
+    assert layout.pixel_format == ("gbrp" if chosen == "bgr0" else chosen)
+
+
+def test_an_encoder_without_a_planar_format_is_refused():
+    with pytest.raises(OutputError, match="takes only bgr24 rgb565le"):
+        choose_layout(layout_of("yuv420p"), ["bgr24", "rgb565le"], "some")
+
+
+def test_an_encoder_of_full_range_only_gets_full_range():
+    formats = ["yuvj420p", "yuvj422p", "yuvj444p"]
+    layout, name = choose_layout(layout_of("yuv420p"), formats, "mjpeg")
+    assert (layout.pixel_format, layout.full_range, name) == ("yuv420p", True, "yuvj420p")
+
+
+def test_packed_rgb_is_made_of_the_planes_without_loss(tmp_path, program, source):
+    what = target("gbrp", codec="ffv1", colour=ColourTags(range=2, matrix=0), encoder_format="bgr0")
+    path = tmp_path / "out.mkv"
+    frames = write(path, what, source, program, [0, 512])
+    found = raw_planes(path, "gbrp", what.layout.plane_sizes(HEIGHT, WIDTH))
+    np.testing.assert_array_equal(found, frames)
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix", "time_base", "expected"),
+    [
+        ("libx264", ".mp4", Fraction(1, 12800), Fraction(1, 12800)),
+        ("libx264", ".mp4", Fraction(1001, 30000), Fraction(1001, 30000)),
+        ("libx264", ".mkv", Fraction(1, 10**9), Fraction(1, 90000)),
+        ("mpeg4", ".mp4", Fraction(1, 90000), Fraction(1, 25)),
+        ("mpeg2video", ".ts", Fraction(1, 90000), Fraction(1, 25)),
+        ("libx264", ".avi", Fraction(1, 12800), Fraction(1, 25)),
+    ],
+)
+def test_the_encoder_ticks_as_the_source_does_where_it_can(codec, suffix, time_base, expected):
+    assert encoder_time_base(target(codec=codec, time_base=time_base), suffix) == expected
+
+
+def test_both_sides_of_the_command_carry_the_same_tags(tmp_path):
+    tags = ColourTags(range=1, matrix=9, primaries=9, transfer=16, chroma_location="topleft")
+    what = target(colour=tags, codec="libx264")
+    command = encoder_command(tmp_path / "o.mp4", what, tmp_path / "i.mp4", BUNDLED)
+    first, second = (n for n, word in enumerate(command) if word == "-i")
+
+    def tags_in(words):
+        names = ("-color_range", "-colorspace", "-color_primaries", "-color_trc")
+        pairs = dict(pairwise(words))
+        return {name: pairs.get(name) for name in (*names, "-chroma_sample_location")}
+
+    assert tags_in(command[:first]) == tags_in(command[second:])
+    assert None not in tags_in(command[:first]).values()
+
+
+def test_outputs_that_cannot_be_are_refused(tmp_path):
+    source = make_clip(tmp_path / "source.mp4", frames=1)
+    (tmp_path / "there.mp4").write_bytes(b"old")
+    (tmp_path / "link.mp4").symlink_to(source)
+    (tmp_path / "file").write_bytes(b"")
+    for name, complaint in [
+        ("missing/out.mp4", "does not exist"),
+        ("file/out.mp4", "does not exist"),
+        (".", "a folder"),
+        ("source.mp4", "same file as the input"),
+        ("link.mp4", "same file as the input"),
+        ("there.mp4", "exists already.*--overwrite"),
+        ("out.xyz", "no video container"),
+        ("out", "no extension is no video container"),
+        ("out.png", "no video container"),
+    ]:
+        with pytest.raises(OutputError, match=complaint):
+            check_output_path(tmp_path / name, source, overwrite=False)
+    assert check_output_path(tmp_path / "there.mp4", source, overwrite=True).name == "there.mp4"
+    with pytest.raises(OutputError, match="same file"):
+        check_output_path(tmp_path / "source.mp4", source, overwrite=True)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_not_be_written_is_refused(tmp_path):
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=0o555)
+    with pytest.raises(OutputError, match="not writable"):
+        check_output_path(folder / "out.mp4", tmp_path / "in.mp4", overwrite=False)
+
+
+def test_extensions_mean_containers():
+    assert "matroska" in muxers_of(".mkv")
+    assert "mp4" in muxers_of(".MP4")
+    assert muxers_of("") == muxers_of(".nothing") == []
+
+
+def test_the_first_complaint_is_told_without_addresses():
+    text = (
+        "\n[mp4 @ 0x55d0] [x @ 0x1] Could not find tag for codec pcm\n[out#0] Conversion failed!\n"
+    )
+    assert first_complaint(text) == "Could not find tag for codec pcm"
+    assert first_complaint("") == ""
