@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from d3dnet.checkpoints import save_weights
 from d3dnet.datasets.imresize import imresize
 from d3dnet.datasets.test_sets import find_clips
 from d3dnet.evaluation import (
@@ -161,6 +162,19 @@ def test_both_modes_of_a_network_are_its_own():
     windows = list(super_resolve(network, lr, "window"))
     assert len(windows) == 9
     np.testing.assert_allclose(windows[4], centre, atol=1e-6)
+
+
+def test_a_network_may_be_given_as_a_weights_file(tmp_path):
+    write_frames(tmp_path / "set" / "clip", frames_of(3))
+    torch.manual_seed(0)
+    network = D3Dnet(channels=8, resd3d_blocks=1, res_blocks=1).eval()
+    save_weights(tmp_path / "small.safetensors", network.state_dict(), {})
+    given = (tmp_path / "small.safetensors", "mine", tmp_path / "set", "y-crop0")
+    named = evaluate(*given, device="cpu", precision="float32")
+    held = evaluate(network, *given[1:])
+    assert (named.psnr, named.ssim) == (held.psnr, held.ssim)
+    assert named.model.endswith("small.safetensors") and held.model == "D3Dnet"
+    assert named.clips[0].seconds_per_frame > 0
 
 
 def test_vimeo_center_scores_the_fourth_of_seven_frames(tmp_path):
