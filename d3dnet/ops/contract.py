@@ -88,7 +88,8 @@ def check_tensors(
 
 def _check_dtypes(tensors: dict[str, Tensor | None]) -> None:
     input = tensors["input"]
-    autocast = torch.is_autocast_enabled(input.device.type)  # it makes the dtypes agree
+    device = input.device.type
+    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
     for name, tensor in tensors.items():
         if tensor is None:
             continue
@@ -98,7 +99,7 @@ def _check_dtypes(tensors: dict[str, Tensor | None]) -> None:
         wide = tensor.dtype == torch.float64, input.dtype == torch.float64
         if name == "offset" and tensor.dtype == torch.float32:
             continue
-        # Autocast leaves float64 alone, so that beside other dtypes it stays an error.
+        # Autocast makes dtypes agree, but leaves float64 alone: beside others it stays an error.
         if tensor.dtype != input.dtype and (not autocast or any(wide)):
             accepted = f"the dtype of input, {input.dtype}"
             if name == "offset" and input.dtype != torch.float32:

@@ -109,10 +109,9 @@ def backward(
     groups = offset.size(1) // (taps * len(dims))
     need_mask = need_mask and mask is not None
     matrix = _weight_matrix(weight, channels).to(compute)
-    absent = input.new_empty(0)
-    grad_input = empty_in_layout_of(input, input.shape) if need_input else absent
-    grad_offset = empty_in_layout_of(offset, offset.shape) if need_offset else absent
-    grad_mask = empty_in_layout_of(mask, mask.shape) if need_mask else absent
+    grad_input = empty_in_layout_of(input, input.shape) if need_input else input.new_empty(0)
+    grad_offset = empty_in_layout_of(offset, offset.shape) if need_offset else input.new_empty(0)
+    grad_mask = empty_in_layout_of(mask, mask.shape) if need_mask else input.new_empty(0)
     grad_matrix = torch.zeros_like(matrix)
     grad_bias = matrix.new_zeros(weight.size(0))
 
@@ -153,13 +152,13 @@ def backward(
                 pixels = grad_table[:-1].view(*input.shape[2:], channels)
                 grad_input[batch] = pixels.permute(3, 0, 1, 2)
 
-    grad_weight = absent
+    grad_weight = input.new_empty(0)
     if need_weight:
         grad_weight = empty_in_layout_of(weight, weight.shape)
         # (groups, K·C', O') → (O, C', kt, kh, kw)
         grad_matrix = grad_matrix.unflatten(1, (taps, -1)).permute(0, 3, 2, 1)
         grad_weight.copy_(grad_matrix.reshape(weight.shape))
-    grad_bias = grad_bias.to(input.dtype) if need_bias else absent
+    grad_bias = grad_bias.to(input.dtype) if need_bias else input.new_empty(0)
     return grad_input, grad_offset, grad_weight, grad_mask, grad_bias
 
 
