@@ -1,0 +1,217 @@
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import d3dnet
+import d3dnet.checkpoints
+import d3dnet.upscale
+from d3dnet.cli import build_parser, main
+from tests.video.clips import make_clip, video_times
+from tests.video.stand_in import BilinearNetwork
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """The stand-in network in the place of every model; returns what it was asked for."""
+    asked = []
+
+    def load_model(name, device, precision):
+        asked.append((name, device, precision))
+        return BilinearNetwork()
+
+    monkeypatch.setattr(d3dnet.upscale, "load_model", load_model)
+    return asked
+
+
+@pytest.fixture
+def clip(tmp_path):
+    return make_clip(tmp_path / "in.mp4", frames=5)
+
+
+def run(*arguments, cwd=None):
+    """In a process of its own, as a user does it."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-m", "d3dnet", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=environment,
+        check=False,
+    )
+
+
+def test_upscale_prints_the_path_last_and_shows_progress_on_stderr(clip, stand_in, capsys):
+    output = clip.with_name("out.mp4")
+    assert main(["upscale", str(clip), str(output)]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[-1] == str(output)
+    assert "5/5" in printed.err
+    assert "frames/s" in printed.err
+    assert len(video_times(output)) == 5
+    assert stand_in == [("d3dnet", "auto", "auto")]
+
+
+def test_options_reach_the_pipeline(clip, monkeypatch):
+    seen = {}
+
+    def upscale_video(input, output, *, progress, **options):
+        seen.update(options, input=input, output=output)
+        return Path(output)
+
+    monkeypatch.setattr(d3dnet, "upscale_video", upscale_video, raising=False)
+    words = "upscale in.mp4 out.mkv --model m.pth.tar --device cuda:1 --precision bfloat16"
+    words += " --mode window --codec libx265 --crf 21.5 --overwrite --ffmpeg /opt/ffmpeg"
+    assert main(words.split()) == 0
+    assert seen == {
+        "input": "in.mp4",
+        "output": "out.mkv",
+        "model": "m.pth.tar",
+        "device": "cuda:1",
+        "precision": "bfloat16",
+        "mode": "window",
+        "codec": "libx265",
+        "crf": 21.5,
+        "overwrite": True,
+        "ffmpeg": "/opt/ffmpeg",
+    }
+
+
+def test_the_choices_of_the_command_line_are_those_of_the_library():
+    upscale = build_parser()._subparsers._group_actions[0].choices["upscale"]
+    choices = {action.dest: action.choices for action in upscale._actions}
+    assert set(choices["mode"]) == set(d3dnet.upscale.MODES)
+    assert set(choices["precision"]) == {"auto", *d3dnet.checkpoints.PRECISIONS}
+
+
+@pytest.mark.parametrize(
+    ("prepare", "arguments", "complaint"),
+    [
+        (lambda p: None, ["nothing.mp4", "o.mp4"], "nothing.mp4: no such file"),
+        (lambda p: (p / "e.mp4").touch(), ["e.mp4", "o.mp4"], "e.mp4: empty"),
+        (
+            lambda p: (p / "t.mp4").write_text("text" * 100),
+            ["t.mp4", "o.mp4"],
+            "not a readable video",
+        ),
+        (lambda p: None, [".", "o.mp4"], "a folder"),
+        (lambda p: None, ["in.mp4", "no/such/o.mp4"], "does not exist"),
+        (lambda p: None, ["in.mp4", "o.xyz"], "no video container"),
+        (lambda p: None, ["in.mp4", "in.mp4"], "same file"),
+        (lambda p: (p / "o.mp4").write_text("x"), ["in.mp4", "o.mp4"], "--overwrite"),
+        (lambda p: None, ["in.mp4", "o.mp4", "--codec", "x265"], "no video encoder 'x265'"),
+        (lambda p: None, ["in.mp4", "o.mp4", "--ffmpeg", "nowhere"], "nowhere"),
+    ],
+)
+def test_what_is_at_fault_is_told_in_one_line_with_exit_code_one(
+    clip, stand_in, capsys, monkeypatch, prepare, arguments, complaint
+):
+    monkeypatch.chdir(clip.parent)
+    prepare(clip.parent)
+    before = sorted(os.listdir("."))
+    assert main(["upscale", *arguments]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    assert printed.err.startswith("d3dnet: ")
+    assert complaint in printed.err
+    assert sorted(os.listdir(".")) == before
+
+
+def test_wrong_weights_and_devices_are_told_in_one_line(clip, capsys):
+    weights = clip.with_name("wrong.safetensors")
+    weights.write_bytes(b"these are no weights")
+    for option in (["--model", "nothing"], ["--model", str(weights)], ["--device", "abacus"]):
+        assert main(["upscale", str(clip), str(clip.with_name("o.mp4")), *option]) == 1
+        printed = capsys.readouterr()
+        assert printed.err.count("\n") == 1
+        assert "Traceback" not in printed.err
+
+
+def test_a_fault_nobody_thought_of_is_still_one_line(clip, capsys, monkeypatch):
+    def upscale_video(*_, **__):
+        raise RuntimeError("the sky\nis falling")
+
+    monkeypatch.setattr(d3dnet, "upscale_video", upscale_video, raising=False)
+    assert main(["upscale", str(clip), "o.mp4"]) == 1
+    assert capsys.readouterr().err == "d3dnet: RuntimeError: the sky is falling\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["upscale"],
+        ["upscale", "in.mp4"],
+        ["unknown"],
+        ["upscale", "in.mp4", "out.mp4", "--mode", "fast"],
+        ["upscale", "in.mp4", "out.mp4", "--precision", "double"],
+        ["upscale", "in.mp4", "out.mp4", "--crf", "good"],
+        ["upscale", "in.mp4", "out.mp4", "--crf", "-5"],
+        ["upscale", "in.mp4", "out.mp4", "--nonsense"],
+    ],
+)
+def test_wrong_usage_exits_with_two(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "error:" in capsys.readouterr().err
+
+
+def test_warnings_are_one_line_on_stderr(tmp_path, stand_in, capsys):
+    clip = make_clip(
+        *(tmp_path / "tv.mp4", "-c:v", "libx264", "-flags", "+ilme+ildct"),
+        size="32x32",
+        filters="setfield=tff",
+        frames=2,
+    )
+    assert main(["upscale", str(clip), str(tmp_path / "out.mp4")]) == 0
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first.startswith("d3dnet: warning: ")
+    assert "interlaced" in first
+
+
+def test_an_interruption_exits_with_130_and_leaves_nothing_behind(clip, monkeypatch, capsys):
+    class Interrupted(BilinearNetwork):
+        def stream(self, frames, chunk=8):
+            yield from itertools.islice(super().stream(frames), 2)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)  # the signal comes at once
+
+    monkeypatch.setattr(d3dnet.upscale, "load_model", lambda *_, **__: Interrupted())
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert main(["upscale", str(clip), str(clip.with_name("out.mp4"))]) == 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert "interrupted" in capsys.readouterr().err
+    assert os.listdir(clip.parent) == ["in.mp4"]
+
+
+def test_help_and_version_do_not_import_torch():
+    code = (
+        "import sys\nfrom d3dnet.cli import main\n"
+        "try: main(['upscale', '--help'])\nexcept SystemExit as end: assert end.code == 0\n"
+        "assert 'torch' not in sys.modules and 'av' not in sys.modules"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"INPUT" in done.stdout
+
+
+def test_python_dash_m_works_and_an_error_there_has_no_traceback(tmp_path):
+    assert run("--version").stdout == f"d3dnet {d3dnet.__version__}\n"
+    (tmp_path / "-in.mp4").write_bytes(b"")
+    done = run("upscale", "--", "-in.mp4", "out.mp4", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.count("\n") == 1
+    assert "-in.mp4: empty" in done.stderr
