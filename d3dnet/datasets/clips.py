@@ -19,6 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from d3dnet.datasets.imresize import imresize
+from d3dnet.metrics import luma
 
 SCALE = 4
 VIDEO_SUFFIXES = {".mp4", ".mkv", ".mov", ".avi", ".webm", ".y4m"}
@@ -32,14 +33,6 @@ class Clip:
     name: str
     hr: np.ndarray
     lr: np.ndarray
-
-
-def rgb_to_luma(rgb: np.ndarray) -> np.ndarray:
-    """BT.601 limited-range luma of 8-bit RGB (..., 3): float64 in [16, 235], not rounded.
-
-    As MATLAB's ``rgb2ycbcr``: Y = (65.481 R + 128.553 G + 24.966 B) / 255 + 16.
-    """
-    return rgb.astype(np.float64) @ np.array([65.481, 128.553, 24.966]) / 255 + 16
 
 
 def read_rgb_frames(path: Path) -> Iterator[np.ndarray]:
@@ -75,8 +68,8 @@ def _make_clip(name: str, frames: Iterator[np.ndarray]) -> Clip:
     for frame in frames:
         height, width = (size - size % SCALE for size in frame.shape[:2])
         frame = frame[:height, :width]
-        hr.append(np.round(rgb_to_luma(frame)).astype(np.uint8))
-        lr.append(rgb_to_luma(imresize(frame, 1 / SCALE)).astype(np.float32))
+        hr.append(np.round(luma(frame)).astype(np.uint8))
+        lr.append(luma(imresize(frame, 1 / SCALE)).astype(np.float32))
     return Clip(name, np.stack(hr), np.stack(lr))
 
 
