@@ -16,7 +16,14 @@ from torch import Tensor, nn
 from d3dnet.checkpoints import load_model
 from d3dnet.video import colour
 from d3dnet.video.decode import Frame, VideoSource
-from d3dnet.video.encode import DEFAULT_CODEC, Target, VideoSink, check_output_path, target_of
+from d3dnet.video.encode import (
+    DEFAULT_CODEC,
+    Target,
+    VideoSink,
+    check_output_path,
+    target_of,
+    warn_of_loss,
+)
 from d3dnet.video.ffmpeg import find_program
 
 MODES = ("sequence", "window")
@@ -38,7 +45,8 @@ def upscale_video(
 ) -> Path:
     """Make a video file four times larger in both directions.
 
-    Every frame keeps its time; sound is copied; colours are tagged as they were. The network works
+    Every frame keeps its time; sound, chapters, metadata, and the subtitles that the container can
+    hold are copied; colours are tagged as they were. The network works
     on luma; chroma is interpolated. `output` appears only when it is complete.
 
     Args:
@@ -71,6 +79,7 @@ def upscale_video(
         target = target_of(source, colour.SCALE, program, codec, crf)
         sink = VideoSink(path, target, source, program)
         sink.check(source.first_pts)
+        warn_of_loss(path, source)
         network = _network(model, device, precision)
         with sink:
             for done, frame in enumerate(

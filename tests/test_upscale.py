@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import warnings
 from dataclasses import replace
 from fractions import Fraction
 
@@ -213,6 +214,42 @@ def test_metadata_chapters_and_aspect_ratio_are_kept(tmp_path, program):
         assert container.metadata["title"] == "A title"
         assert [chapter["metadata"]["title"] for chapter in container.chapters()] == ["One"]
         assert container.streams.video[0].sample_aspect_ratio == Fraction(16, 15)
+
+
+def test_all_sound_subtitles_and_attachments_are_kept_where_the_container_can(tmp_path, program):
+    clip = make_clip(tmp_path / "clip.mp4", frames=25, sound=True)
+    subtitles = tmp_path / "text.srt"
+    subtitles.write_text("1\n00:00:00,100 --> 00:00:00,400\nHello\n\n")
+    font = tmp_path / "font.ttf"
+    font.write_bytes(b"not really a font")
+    source = tmp_path / "in.mkv"
+    ffmpeg(
+        *("-i", clip, "-i", subtitles, "-map", "0:v", "-map", "0:a", "-map", "0:a", "-map", 1),
+        *("-attach", font, "-metadata:s:t", "mimetype=font/ttf", "-c", "copy"),
+        *("-metadata:s:v", "title=Main", "-metadata:s:v", "language=nld"),
+        *("-metadata:s:a:0", "language=deu", "-metadata:s:a:1", "language=fra", source),
+    )
+    expected = {
+        "out.mkv": ["video", "audio", "audio", "subtitle", "attachment"],
+        "out.mp4": ["video", "audio", "audio", "subtitle"],
+    }
+    for name, kinds in expected.items():
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            output = upscale(source, tmp_path / name, program)
+        found = [str(warning.message) for warning in caught]
+        if name == "out.mp4":
+            assert len(found) == 1
+            assert "cannot hold 1 attachments; .mkv can" in found[0]
+        else:
+            assert found == []
+        with av.open(str(output)) as container:
+            assert [stream.type for stream in container.streams] == kinds
+            assert [stream.language for stream in container.streams][:3] == ["nld", "deu", "fra"]
+            if name == "out.mkv":  # PyAV does not see a title in MP4
+                assert container.streams.video[0].metadata["title"] == "Main"
+            texts = [bytes(packet) for packet in container.demux(subtitles=0) if packet.size]
+            assert any(b"Hello" in text for text in texts)
 
 
 def test_a_turned_video_comes_out_upright_and_is_not_turned_again(tmp_path, program):

@@ -74,6 +74,9 @@ class VideoSource:
         time_base: seconds per unit of a frame's pts.
         frame_rate: average frames per second, as far as the container knows; at least a guess.
         sample_aspect_ratio: width of a pixel over its height; None where the file does not say.
+        subtitles: codec name of each subtitle stream.
+        attachments: number of attached files, such as fonts.
+        metadata: the video stream's language and title, where it has any.
         frames_estimate: how many frames the container claims, or None. Never relied upon.
 
     Raises:
@@ -88,6 +91,14 @@ class VideoSource:
             self._stream.thread_type = "AUTO"
             self.time_base: Fraction = self._stream.time_base
             self.frame_rate = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
+            streams = self._container.streams
+            self.subtitles = tuple(_codec_name(stream) for stream in streams.subtitles)
+            self.attachments = len(streams.attachments)
+            self.metadata = {
+                key: value
+                for key, value in self._stream.metadata.items()
+                if key in ("language", "title") and value != "und"
+            }
             self._pictures = self._decoded()
             first = next(self._pictures, None)
             if first is None:
@@ -265,6 +276,10 @@ def _video_stream(container: av.container.InputContainer, path: Path) -> av.Vide
 
 def _time_of(frame: av.VideoFrame) -> int | None:
     return frame.pts if frame.pts is not None else frame.dts
+
+
+def _codec_name(stream: av.stream.Stream) -> str:
+    return stream.codec_context.name if stream.codec_context is not None else "unknown"
 
 
 def _planar_format(stored: VideoFormat) -> str:

@@ -1,14 +1,16 @@
 """Frames to a file: raw pictures with their own times, as NUT on a pipe to the ffmpeg program.
 
-The program encodes the pictures, copies the sound from the source and writes the container. The
-file appears under its name only when it is complete.
+The program encodes the pictures, copies everything else from the source and writes the container.
+The file appears under its name only when it is complete.
 """
 
 import contextlib
 import os
 import re
+import secrets
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -33,6 +35,10 @@ FRAME_CLOCK_CODECS = ("mpeg1video", "mpeg2video")
 FRAME_CLOCK_SUFFIXES = (".avi",)
 MAX_TIME_BASE = {"mpeg4": 65535, "libxvid": 65535}
 FALLBACK_TIME_BASE = Fraction(1, 90000)
+
+# Subtitles as text, and what they become in a container that has its own kind of them.
+TEXT_SUBTITLES = ("subrip", "srt", "ass", "ssa", "webvtt", "mov_text", "text")
+SUBTITLE_ENCODERS = {".mp4": "mov_text", ".m4v": "mov_text", ".mov": "mov_text", ".webm": "webvtt"}
 
 # Packed formats that some encoders take RGB in; made of the planar ones without loss.
 PACKED_RGB = {
@@ -174,8 +180,10 @@ class VideoSink:
         self._target = target
         self._source = source
         self._program = program
-        self._part = path.with_name(f".{path.stem[:40]}.part-{os.getpid()}{path.suffix}")
+        token = f"{os.getpid()}-{secrets.token_hex(3)}"
+        self._part = path.with_name(f".{path.stem[:40]}.part-{token}{path.suffix}")
         self._process: subprocess.Popen[bytes] | None = None
+        self._container: av.container.OutputContainer | None = None
 
     def __enter__(self) -> "VideoSink":
         return self
@@ -218,22 +226,28 @@ class VideoSink:
             with open(self._part, "rb+") as file:
                 os.fsync(file.fileno())
             os.replace(self._part, self.path)
+            self._release()
         except BaseException:
             self.abort()
             raise
 
     def abort(self) -> None:
         """Stop the encoder and remove what it has written."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+        self._release()
+        self._part.unlink(missing_ok=True)
+
+    def _release(self) -> None:
+        if self._process is None:
+            return
+        self._process.kill()
+        self._process.wait()
+        if self._container is not None:
             with contextlib.suppress(av.FFmpegError, OSError, ValueError):
                 self._container.close()
-            with contextlib.suppress(OSError):
-                self._process.stdin.close()
-            self._complaints.close()
-            self._process = None
-        self._part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+        self._complaints.close()
+        self._process = self._container = None
 
     def _start(self, first_pts: int, only_one_frame: bool = False) -> None:
         target = self._target
@@ -242,7 +256,7 @@ class VideoSink:
         command = encoder_command(
             self._part,
             target,
-            self._source.path,
+            self._source,
             self._program,
             sound_delay=self._offset * target.time_base,
             only_one_frame=only_one_frame,
@@ -302,13 +316,13 @@ class VideoSink:
 def encoder_command(
     path: Path,
     target: Target,
-    source_path: Path,
+    source: VideoSource,
     program: Program,
     *,
     sound_delay: Fraction = Fraction(0),
     only_one_frame: bool = False,
 ) -> list[str]:
-    """The command that reads NUT on its standard input and the sound from `source_path`.
+    """The command that reads NUT on its standard input and the rest from `source`'s file.
 
     Args:
         sound_delay: seconds added to the source's times.
@@ -316,7 +330,7 @@ def encoder_command(
     """
     tags = _colour_options(target)
     pictures = ffmpeg.input("pipe:0", format="nut", **tags)
-    source = ffmpeg.input(f"file:{source_path}", itsoffset=f"{float(sound_delay):.6f}")
+    rest = ffmpeg.input(f"file:{source.path}", itsoffset=f"{float(sound_delay):.6f}")
     crf = DEFAULT_CRF.get(target.codec) if target.crf is None else target.crf
     time_base = encoder_time_base(target, path.suffix)
     options: dict[str, object] = {
@@ -343,13 +357,57 @@ def encoder_command(
         options["vf"] = f"setsar={ratio.numerator}/{ratio.denominator}"
     if path.suffix.lower() in (".ts", ".m2ts", ".mts"):
         options |= {"mpegts_copyts": 1, "muxdelay": 0, "muxpreload": 0}
+    # ffmpeg-python writes an option once; these are two names of the one for the first stream.
+    for key, option in (("language", "metadata:s:v:0"), ("title", "metadata:s:0")):
+        if key in source.metadata:
+            options[option] = f"{key}={source.metadata[key]}"
+    streams = [pictures["v:0"], rest["a?"]]
     if only_one_frame:
         options |= {"frames:v": 1, "frames:a": 1}
+    else:
+        encoders = subtitle_encoders(source.subtitles, path.suffix)
+        for output_index, (index, encoder) in enumerate(encoders.items()):
+            streams.append(rest[f"s:{index}"])
+            options[f"c:s:{output_index}"] = encoder
+        if source.attachments and path.suffix.lower() == ".mkv":
+            streams.append(rest["t?"])
+            options["c:t"] = "copy"
     return (
-        ffmpeg.output(pictures["v:0"], source["a?"], f"file:{path}", **options)
+        ffmpeg.output(*streams, f"file:{path}", **options)
         .global_args("-hide_banner", "-nostdin", "-v", "error", "-copyts", "-y")
         .compile(cmd=program.path)
     )
+
+
+def subtitle_encoders(codecs: Sequence[str], suffix: str) -> dict[int, str]:
+    """Which subtitle streams a container can hold, by number, and their encoder or "copy"."""
+    suffix = suffix.lower()
+    encoders = {}
+    for index, codec in enumerate(codecs):
+        if suffix == ".mkv":
+            encoders[index] = "srt" if codec == "mov_text" else "copy"
+        elif codec in TEXT_SUBTITLES and suffix in SUBTITLE_ENCODERS:
+            same = codec == SUBTITLE_ENCODERS[suffix]
+            encoders[index] = "copy" if same else SUBTITLE_ENCODERS[suffix]
+        elif codec.startswith(("dvbsub", "dvb_subtitle")) and suffix == ".ts":
+            encoders[index] = "copy"
+    return encoders
+
+
+def warn_of_loss(path: Path, source: VideoSource) -> None:
+    """Warn, once, of the streams of `source` that the container of `path` cannot hold."""
+    kept = subtitle_encoders(source.subtitles, path.suffix)
+    lost = [
+        f"subtitles {index} ({codec})"
+        for index, codec in enumerate(source.subtitles)
+        if index not in kept
+    ]
+    if source.attachments and path.suffix.lower() != ".mkv":
+        lost.append(f"{source.attachments} attachments")
+    if lost:
+        warnings.warn(
+            f"{path}: {path.suffix} cannot hold {', '.join(lost)}; .mkv can", stacklevel=3
+        )
 
 
 def encoder_time_base(target: Target, suffix: str) -> Fraction:

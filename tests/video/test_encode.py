@@ -18,6 +18,7 @@ from d3dnet.video.encode import (
     encoder_time_base,
     first_complaint,
     muxers_of,
+    subtitle_encoders,
 )
 from d3dnet.video.ffmpeg import pixel_formats
 from tests.video.clips import (
@@ -347,10 +348,10 @@ def test_the_encoder_ticks_as_the_source_does_where_it_can(codec, suffix, time_b
     assert encoder_time_base(target(codec=codec, time_base=time_base), suffix) == expected
 
 
-def test_both_sides_of_the_command_carry_the_same_tags(tmp_path):
+def test_both_sides_of_the_command_carry_the_same_tags(tmp_path, source):
     tags = ColourTags(range=1, matrix=9, primaries=9, transfer=16, chroma_location="topleft")
     what = target(colour=tags, codec="libx264")
-    command = encoder_command(tmp_path / "o.mp4", what, tmp_path / "i.mp4", BUNDLED)
+    command = encoder_command(tmp_path / "o.mp4", what, source, BUNDLED)
     first, second = (n for n, word in enumerate(command) if word == "-i")
 
     def tags_in(words):
@@ -360,6 +361,19 @@ def test_both_sides_of_the_command_carry_the_same_tags(tmp_path):
 
     assert tags_in(command[:first]) == tags_in(command[second:])
     assert None not in tags_in(command[:first]).values()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "expected"),
+    [
+        (".mkv", {0: "copy", 1: "srt", 2: "copy"}),
+        (".mp4", {0: "mov_text", 1: "copy"}),
+        (".WEBM", {0: "webvtt", 1: "webvtt"}),
+        (".ts", {}),
+    ],
+)
+def test_subtitles_are_copied_or_become_what_the_container_holds(suffix, expected):
+    assert subtitle_encoders(["subrip", "mov_text", "hdmv_pgs_subtitle"], suffix) == expected
 
 
 def test_outputs_that_cannot_be_are_refused(tmp_path):
