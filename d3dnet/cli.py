@@ -4,13 +4,17 @@ Exit codes: 0 done, 1 the input, output or weights are at fault, 2 wrong usage, 
 """
 
 import argparse
+import math
 import os
 import signal
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import d3dnet
+from d3dnet.metrics import PROTOCOLS
 
 # Nothing that imports torch is imported here: `d3dnet --help` must be quick.
 MODES = ("sequence", "window")
@@ -44,6 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"d3dnet {d3dnet.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_upscale(commands)
+    _add_evaluate(commands)
     return parser
 
 
@@ -79,12 +84,11 @@ def _add_upscale(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=_upscale)
 
 
-def _add_network_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--model",
-        default="d3dnet",
-        help="name of bundled weights, or a .safetensors or .pth.tar file (default: %(default)s)",
-    )
+def _add_network_options(
+    parser: argparse.ArgumentParser,
+    models: str = "name of bundled weights, or a .safetensors or .pth.tar file",
+) -> None:
+    parser.add_argument("--model", default="d3dnet", help=f"{models} (default: %(default)s)")
     parser.add_argument(
         "--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)"
     )
@@ -126,6 +130,72 @@ def _upscale(options: argparse.Namespace) -> int:
             bar.close()
     print(path)
     return 0
+
+
+def _add_evaluate(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "evaluate",
+        help="score a model, bicubic or ready frames on a test set",
+        description="PSNR and SSIM on Vid4, SPMC-11 or Vimeo-90k, exactly as a protocol defines "
+        "them, beside the published rows.",
+    )
+    parser.add_argument(
+        "dataset", metavar="DATASET", help="Vid4, SPMC-11, Vimeo-90k, or a folder like them"
+    )
+    parser.add_argument(
+        "--root", type=Path, required=True, help="folder that holds the data set's folder"
+    )
+    _add_network_options(parser, "bicubic, name of bundled weights, or a weights file")
+    parser.add_argument(
+        "--frames", type=Path, metavar="DIR", help="score ready frames, not a model"
+    )
+    parser.add_argument(
+        "--protocol", choices=PROTOCOLS, default="d3dnet", help="how to score (%(default)s)"
+    )
+    parser.add_argument(
+        "--mode", choices=MODES, default="sequence", help="how to run the network (%(default)s)"
+    )
+    parser.add_argument("--clips", nargs="+", metavar="NAME", help="only these clips")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="also write everything as JSON")
+    parser.add_argument(
+        "--expect", type=float, metavar="DB", help="exit with 1 unless the mean PSNR is this ..."
+    )
+    parser.add_argument(
+        "--tolerance", type=float, default=0.05, metavar="DB", help="... within this (%(default)s)"
+    )
+    parser.set_defaults(run=_evaluate)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from d3dnet.evaluation import evaluate, evaluate_frames
+
+    shared: dict[str, Any] = {"clips": options.clips, "progress": sys.stderr.isatty()}
+    if options.json and not options.json.parent.is_dir():
+        raise FileNotFoundError(f"--json: there is no folder {options.json.parent}; make it first")
+    if options.frames:
+        result = evaluate_frames(
+            options.frames, options.dataset, options.root, options.protocol, **shared
+        )
+    else:
+        result = evaluate(
+            options.model,
+            options.dataset,
+            options.root,
+            options.protocol,
+            options.mode,
+            device=options.device,
+            precision=options.precision,
+            **shared,
+        )
+    print(result.table())
+    if options.json:
+        options.json.write_text(result.to_json() + "\n")
+    if options.expect is None or math.isclose(
+        result.psnr, options.expect, rel_tol=0, abs_tol=options.tolerance
+    ):
+        return 0
+    _complain(f"expected {options.expect} dB within {options.tolerance}, got {result.psnr:.4f}")
+    return 1
 
 
 def _quality(text: str) -> float:

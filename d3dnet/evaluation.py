@@ -4,16 +4,14 @@ Frames flow one way: clips of the set -> low-resolution RGB -> super-resolved fr
 under the protocol -> means -> a table beside the published rows, and JSON.
 """
 
-import argparse
 import json
-import math
 import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -30,7 +28,6 @@ from d3dnet.datasets.test_sets import (
     read_clip,
 )
 from d3dnet.metrics import (
-    PROTOCOLS,
     Protocol,
     Score,
     cut_size,
@@ -228,18 +225,11 @@ def super_resolve(
         return
     import torch
 
-    device = next(model.parameters()).device
-    frames = torch.from_numpy((luma(lr) / 255).astype(np.float32)).unsqueeze(1)  # (T, 1, h, w)
-    with torch.inference_mode():
-        if mode == "sequence":
-            for sr in model.stream(frame.to(device) for frame in frames):
-                yield sr[0].float().cpu().numpy()
-            return
-        radius = model.window // 2
-        for centre in range(len(frames)):
-            index = torch.arange(centre - radius, centre + radius + 1).clamp(0, len(frames) - 1)
-            window = frames[index].transpose(0, 1).unsqueeze(0)
-            yield model(window.to(device))[0, 0].float().cpu().numpy()
+    from d3dnet.upscale import run_network
+
+    frames = (torch.from_numpy(luma(frame) / 255).float()[None] for frame in lr)
+    for sr in run_network(model, frames, mode):
+        yield sr[0].float().cpu().numpy()
 
 
 def rgb_from_luma(sr: np.ndarray, lr: np.ndarray) -> np.ndarray:
@@ -394,74 +384,3 @@ def _progress(clips: Sequence[Clip], show: bool) -> Iterator[Clip]:
     from tqdm import tqdm
 
     return iter(tqdm(clips, desc="clips", unit="clip", disable=not show))
-
-
-def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of ``d3dnet evaluate``."""
-    parser.add_argument(
-        "dataset", metavar="DATASET", help="Vid4, SPMC-11, Vimeo-90k, or a folder like them"
-    )
-    parser.add_argument(
-        "--root", type=Path, required=True, help="folder that holds the data set's folder"
-    )
-    source = parser.add_mutually_exclusive_group()
-    source.add_argument(
-        "--model", default="d3dnet", help="bicubic, a bundled name, or a weights file (%(default)s)"
-    )
-    source.add_argument("--frames", type=Path, metavar="DIR", help="score ready frames instead")
-    parser.add_argument(
-        "--protocol", choices=PROTOCOLS, default="d3dnet", help="how to score (%(default)s)"
-    )
-    parser.add_argument(
-        "--mode", choices=MODES, default="sequence", help="how to run the network (%(default)s)"
-    )
-    parser.add_argument("--clips", nargs="+", metavar="NAME", help="only these clips")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument(
-        "--precision", default="auto", help="auto, float32, bfloat16 or float16 (%(default)s)"
-    )
-    parser.add_argument("--json", type=Path, metavar="PATH", help="also write everything as JSON")
-    parser.add_argument(
-        "--expect", type=float, metavar="DB", help="exit with 1 unless the mean PSNR is this ..."
-    )
-    parser.add_argument(
-        "--tolerance", type=float, default=0.05, metavar="DB", help="... within this (%(default)s)"
-    )
-
-
-def run_evaluate(args: argparse.Namespace) -> int:
-    """Run ``d3dnet evaluate``: print the table, write the JSON, compare with ``--expect``.
-
-    Returns:
-        The exit code: 0, or 1 when the mean PSNR is not the expected one.
-    """
-    import sys
-
-    shared: dict[str, Any] = {"clips": args.clips, "progress": sys.stderr.isatty()}
-    if args.json and not args.json.parent.is_dir():
-        raise FileNotFoundError(f"--json: there is no folder {args.json.parent}; make it first")
-    if args.frames:
-        result = evaluate_frames(args.frames, args.dataset, args.root, args.protocol, **shared)
-    else:
-        result = evaluate(
-            args.model,
-            args.dataset,
-            args.root,
-            args.protocol,
-            args.mode,
-            device=args.device,
-            precision=args.precision,
-            **shared,
-        )
-    print(result.table())
-    if args.json:
-        args.json.write_text(result.to_json() + "\n")
-    if args.expect is None or math.isclose(
-        result.psnr, args.expect, rel_tol=0, abs_tol=args.tolerance
-    ):
-        return 0
-    print(
-        f"expected {args.expect} dB within {args.tolerance}, got {result.psnr:.4f}",
-        file=sys.stderr,
-    )
-    return 1

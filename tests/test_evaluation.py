@@ -1,6 +1,5 @@
 """Evaluation: what a network is fed, what is scored, and how it is averaged and told."""
 
-import argparse
 import json
 import math
 import os
@@ -16,14 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from d3dnet.checkpoints import save_weights
+from d3dnet.cli import main
 from d3dnet.datasets.imresize import imresize
 from d3dnet.datasets.test_sets import find_clips
 from d3dnet.evaluation import (
-    add_evaluate_arguments,
     evaluate,
     evaluate_frames,
     rgb_from_luma,
-    run_evaluate,
     super_resolve,
 )
 from d3dnet.metrics import luma, score_frame
@@ -344,9 +342,7 @@ class TestReadyFrames:
 
 
 def run(*arguments: object) -> int:
-    parser = argparse.ArgumentParser()
-    add_evaluate_arguments(parser)
-    return run_evaluate(parser.parse_args([str(argument) for argument in arguments]))
+    return main(["evaluate", *map(str, arguments)])
 
 
 class TestCommand:
@@ -402,9 +398,9 @@ class TestCommand:
         assert run("Vid4", "--root", root, "--frames", tmp_path / "ready") == 0
         assert "mean: ready" in capsys.readouterr().out
 
-    def test_a_missing_folder_for_json_is_noticed_before_the_work(self, root, tmp_path):
-        with pytest.raises(FileNotFoundError, match="make it first"):
-            run("Vid4", "--root", root, "--json", tmp_path / "none" / "result.json")
+    def test_a_missing_folder_for_json_is_noticed_before_the_work(self, root, tmp_path, capsys):
+        assert run("Vid4", "--root", root, "--json", tmp_path / "none" / "result.json") == 1
+        assert "make it first" in capsys.readouterr().err
 
 
 @needs_vid4
