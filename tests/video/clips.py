@@ -43,7 +43,7 @@ def make_clip(
     sound: bool = False,
 ) -> Path:
     """A test pattern as `path`; `filters` are applied to it, `output_options` go to the encoder."""
-    inputs = ["-copyts", "-f", "lavfi", "-i", f"testsrc2=s={size}:r={rate}:d=60,{filters}"]
+    inputs = ["-copyts", "-f", "lavfi", "-i", f"testsrc2=s={size}:r={rate}:d=6000,{filters}"]
     if sound:
         inputs += ["-f", "lavfi", "-i", f"sine=440:d={frames / float(Fraction(rate))}"]
     ffmpeg(*inputs, "-frames:v", frames, "-fps_mode", "passthrough", *output_options, path)
