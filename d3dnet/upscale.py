@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from d3dnet.checkpoints import load_model
 from d3dnet.video import colour
 from d3dnet.video.decode import Frame, VideoSource
-from d3dnet.video.encode import (
+from d3dnet.video.encode import VideoSink
+from d3dnet.video.ffmpeg import find_program
+from d3dnet.video.target import (
     DEFAULT_CODEC,
     Target,
-    VideoSink,
     check_output_path,
     target_of,
     warn_of_loss,
 )
-from d3dnet.video.ffmpeg import find_program
 
 MODES = ("sequence", "window")
 

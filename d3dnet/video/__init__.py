@@ -1,7 +1,7 @@
 """From a video file to frames with exact timestamps, and back.
 
 Read in this order: `ffmpeg` (which program encodes), `decode` (file → frames), `colour`
-(planes ↔ network luma, chroma), `encode` (frames → file).
+(planes ↔ network luma, chroma), `target` (what the result is), `encode` (frames → file).
 """
 
 from d3dnet.video.errors import EncoderError, InputError, OutputError, ProgramError, VideoError

@@ -189,7 +189,7 @@ class VideoSource:
         if stored.family == "rgb":
             full = True
         self.colour = ColourTags(
-            range=RANGE_FULL if full and stored.family == "yuv" else frame.color_range,
+            range=RANGE_FULL if full else frame.color_range,
             matrix=frame.colorspace,
             primaries=frame.color_primaries,
             transfer=frame.color_trc,

@@ -204,6 +204,13 @@ def test_what_is_not_tagged_is_limited_range_and_stays_unspecified(tmp_path):
         assert not source.layout.full_range
 
 
+def test_grey_that_is_not_tagged_is_full_range_and_says_so_from_then_on(tmp_path):
+    path = make_clip(tmp_path / "grey.nut", "-c:v", "rawvideo", "-pix_fmt", "gray", frames=1)
+    with VideoSource(path) as source:
+        assert source.layout.full_range
+        assert source.colour.range == 2
+
+
 def test_mpeg1_has_its_chroma_in_the_middle(tmp_path):
     path = make_clip(tmp_path / "old.mpg", "-c:v", "mpeg1video", "-pix_fmt", "yuv420p", frames=2)
     with VideoSource(path) as source:

@@ -7,20 +7,10 @@ import av
 import numpy as np
 import pytest
 
-from d3dnet.video import EncoderError, OutputError
+from d3dnet.video import EncoderError
 from d3dnet.video.decode import ColourTags, VideoSource, layout_of
-from d3dnet.video.encode import (
-    Target,
-    VideoSink,
-    check_output_path,
-    choose_layout,
-    encoder_command,
-    encoder_time_base,
-    first_complaint,
-    muxers_of,
-    subtitle_encoders,
-)
-from d3dnet.video.ffmpeg import pixel_formats
+from d3dnet.video.encode import VideoSink, encoder_command, first_complaint
+from d3dnet.video.target import Target
 from tests.video.clips import (
     BUNDLED,
     PROGRAM_IDS,
@@ -292,68 +282,12 @@ def test_names_are_never_read_as_options_patterns_or_shell(tmp_path, program, so
         (tmp_path / name).unlink()
 
 
-@pytest.mark.parametrize(
-    ("stored", "codec", "chosen"),
-    [
-        ("yuv420p", "libx264", "yuv420p"),
-        ("yuv444p", "libx264", "yuv444p"),
-        ("yuv422p10le", "libx264", "yuv422p10le"),
-        ("yuv420p12le", "libx264", "yuv420p10le"),
-        ("yuv420p9le", "libx264", "yuv420p10le"),
-        ("yuv440p", "libx264", "yuv444p"),
-        ("yuv411p", "libx264", "yuv422p"),
-        ("yuv410p", "libx264", "yuv420p"),
-        ("gray", "libx264", "gray"),
-        ("gray16le", "libx264", "gray10le"),
-        ("gbrp", "libx264", "yuv444p"),
-        ("gbrp16le", "libx264", "yuv444p10le"),
-        ("gbrp", "libx265", "gbrp"),
-        ("gbrp", "ffv1", "bgr0"),
-        ("gbrp", "libx264rgb", "bgr0"),
-        ("yuv420p", "prores_ks", "yuv422p10le"),
-        ("gray", "mpeg4", "yuv420p"),
-        ("yuv420p10le", "mpeg4", "yuv420p"),
-    ],
-)
-def test_the_encoder_gets_the_format_that_keeps_the_most(program, stored, codec, chosen):
-    formats = pixel_formats(program, codec)
-    layout, name = choose_layout(layout_of(stored), formats, codec)
-    assert name == chosen
-    assert layout.pixel_format == ("gbrp" if chosen == "bgr0" else chosen)
-
-
-def test_an_encoder_without_a_planar_format_is_refused():
-    with pytest.raises(OutputError, match="takes only bgr24 rgb565le"):
-        choose_layout(layout_of("yuv420p"), ["bgr24", "rgb565le"], "some")
-
-
-def test_an_encoder_of_full_range_only_gets_full_range():
-    formats = ["yuvj420p", "yuvj422p", "yuvj444p"]
-    layout, name = choose_layout(layout_of("yuv420p"), formats, "mjpeg")
-    assert (layout.pixel_format, layout.full_range, name) == ("yuv420p", True, "yuvj420p")
-
-
 def test_packed_rgb_is_made_of_the_planes_without_loss(tmp_path, program, source):
     what = target("gbrp", codec="ffv1", colour=ColourTags(range=2, matrix=0), encoder_format="bgr0")
     path = tmp_path / "out.mkv"
     frames = write(path, what, source, program, [0, 512])
     found = raw_planes(path, "gbrp", what.layout.plane_sizes(HEIGHT, WIDTH))
     np.testing.assert_array_equal(found, frames)
-
-
-@pytest.mark.parametrize(
-    ("codec", "suffix", "time_base", "expected"),
-    [
-        ("libx264", ".mp4", Fraction(1, 12800), Fraction(1, 12800)),
-        ("libx264", ".mp4", Fraction(1001, 30000), Fraction(1001, 30000)),
-        ("libx264", ".mkv", Fraction(1, 10**9), Fraction(1, 90000)),
-        ("mpeg4", ".mp4", Fraction(1, 90000), Fraction(1, 25)),
-        ("mpeg2video", ".ts", Fraction(1, 90000), Fraction(1, 25)),
-        ("libx264", ".avi", Fraction(1, 12800), Fraction(1, 25)),
-    ],
-)
-def test_the_encoder_ticks_as_the_source_does_where_it_can(codec, suffix, time_base, expected):
-    assert encoder_time_base(target(codec=codec, time_base=time_base), suffix) == expected
 
 
 def test_both_sides_of_the_command_carry_the_same_tags(tmp_path, source):
@@ -369,56 +303,6 @@ def test_both_sides_of_the_command_carry_the_same_tags(tmp_path, source):
 
     assert tags_in(command[:first]) == tags_in(command[second:])
     assert None not in tags_in(command[:first]).values()
-
-
-@pytest.mark.parametrize(
-    ("suffix", "expected"),
-    [
-        (".mkv", {0: "copy", 1: "srt", 2: "copy"}),
-        (".mp4", {0: "mov_text", 1: "copy"}),
-        (".WEBM", {0: "webvtt", 1: "webvtt"}),
-        (".ts", {}),
-    ],
-)
-def test_subtitles_are_copied_or_become_what_the_container_holds(suffix, expected):
-    assert subtitle_encoders(["subrip", "mov_text", "hdmv_pgs_subtitle"], suffix) == expected
-
-
-def test_outputs_that_cannot_be_are_refused(tmp_path):
-    source = make_clip(tmp_path / "source.mp4", frames=1)
-    (tmp_path / "there.mp4").write_bytes(b"old")
-    (tmp_path / "link.mp4").symlink_to(source)
-    (tmp_path / "file").write_bytes(b"")
-    for name, complaint in [
-        ("missing/out.mp4", "does not exist"),
-        ("file/out.mp4", "does not exist"),
-        (".", "a folder"),
-        ("source.mp4", "same file as the input"),
-        ("link.mp4", "same file as the input"),
-        ("there.mp4", "exists already.*--overwrite"),
-        ("out.xyz", "no video container"),
-        ("out", "no extension is no video container"),
-        ("out.png", "no video container"),
-    ]:
-        with pytest.raises(OutputError, match=complaint):
-            check_output_path(tmp_path / name, source, overwrite=False)
-    assert check_output_path(tmp_path / "there.mp4", source, overwrite=True).name == "there.mp4"
-    with pytest.raises(OutputError, match="same file"):
-        check_output_path(tmp_path / "source.mp4", source, overwrite=True)
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_may_not_be_written_is_refused(tmp_path):
-    folder = tmp_path / "locked"
-    folder.mkdir(mode=0o555)
-    with pytest.raises(OutputError, match="not writable"):
-        check_output_path(folder / "out.mp4", tmp_path / "in.mp4", overwrite=False)
-
-
-def test_extensions_mean_containers():
-    assert "matroska" in muxers_of(".mkv")
-    assert "mp4" in muxers_of(".MP4")
-    assert muxers_of("") == muxers_of(".nothing") == []
 
 
 def test_the_first_complaint_is_told_without_addresses():
