@@ -16,7 +16,9 @@ namespace {
 
 constexpr int64_t kCacheLine = 64;
 // Bytes of columns gathered before they are multiplied; half of a usual second-level cache.
-constexpr int64_t kColumnBytes = 400 << 10;
+constexpr int64_t kColumnBytes = 450 << 10;
+// Tiles are multiples of this many pixels: whole strips, and whole blocks of rows.
+constexpr int64_t kTileStep = 96;
 
 // Carves arrays out of one scratch block; without a block it only counts the bytes.
 struct Arena {
@@ -30,17 +32,17 @@ struct Arena {
   }
 };
 
-// Calls f with the number of channels as a compile-time constant where it is a common one.
-template <typename F>
+// Calls f with the number of channels as a compile-time constant where the combination with the
+// number of corners is a common one.
+template <int Corners, typename F>
 inline void with_channels(int64_t run, F&& f) {
-  switch (run) {
-    case 32: return f(std::integral_constant<int, 32>{});
-    case 64: return f(std::integral_constant<int, 64>{});
-    default: return f(std::integral_constant<int, 0>{});
-  }
+  if (Corners == 4 && run == 32) return f(std::integral_constant<int, Corners == 4 ? 32 : 0>{});
+  if (Corners == 4 && run == 64) return f(std::integral_constant<int, Corners == 4 ? 64 : 0>{});
+  f(std::integral_constant<int, 0>{});
 }
 
-template <typename T>
+// T is the features' type, Column that of the matrices that are multiplied.
+template <typename T, typename Column = Compute<T>>
 struct Tile {
   using S = Compute<T>;
 
@@ -48,82 +50,73 @@ struct Tile {
 
   static int64_t group_outputs(const Problem& p) { return p.out_channels / p.groups; }
   static int64_t group_channels(const Problem& p) { return p.channels / p.groups; }
-  // Columns of all taps of a block stand side by side; with groups that only works tap by tap.
+  // Taps of a temporal plane whose columns stand side by side; with groups, one at a time.
   static int64_t block_taps(const Problem& p) {
     if (p.groups > 1) return 1;
-    const int64_t fitting = kColumnBytes / (128 * p.channels * int64_t(sizeof(S)));
-    return fitting < 1 ? 1 : fitting < p.plane_taps() ? fitting : p.plane_taps();
+    const int64_t fitting = kColumnBytes / (kTileStep * p.channels * int64_t(sizeof(Column)));
+    return fitting < 1 ? 1 : min(fitting, p.plane_taps());
   }
-  static int64_t forward_tile(const Problem& p) {
-    const int64_t pixel = block_taps(p) * p.channels * int64_t(sizeof(S));
-    int64_t tile = kColumnBytes / pixel / kBlockRows * kBlockRows;
-    tile = tile < 4 * kBlockRows ? 4 * kBlockRows : tile;
-    return tile < kMaxTile ? tile : kMaxTile / kBlockRows * kBlockRows;
+  static int64_t tile_pixels(const Problem& p, int64_t column_bytes, int64_t most) {
+    const int64_t pixel = block_taps(p) * p.channels * int64_t(sizeof(Column));
+    const int64_t tile = column_bytes / pixel / kTileStep * kTileStep;
+    return tile < kTileStep ? kTileStep : min(tile, most);
   }
-  static int64_t backward_tile(const Problem&) { return kMaxTile / kBlockRows * kBlockRows; }
+  static int64_t forward_tile(const Problem& p) { return tile_pixels(p, kColumnBytes, 192); }
+  static int64_t backward_tile(const Problem& p) { return tile_pixels(p, kColumnBytes / 2, 192); }
 
-  // Packed weights of `rows` x `columns`, in panels.
-  static int64_t packed_matrix(int64_t rows, int64_t columns) {
-    return rows * round_up(columns, kPanel<S>);
+  // Elements of the packed weights of one tap and group. With several taps in a block they share
+  // what padding a block needs, so that none needs more.
+  static int64_t forward_elements(const Problem& p) {
+    return packed_elements((Column*)nullptr, group_channels(p), group_outputs(p));
+  }
+  static int64_t backward_elements(const Problem& p) {
+    return packed_elements((Column*)nullptr, group_outputs(p), group_channels(p));
   }
   static int64_t packed_size(const Problem& p) {
-    const int64_t forward = packed_matrix(group_channels(p), group_outputs(p));
-    const int64_t backward = packed_matrix(group_outputs(p), group_channels(p));
-    return p.taps() * p.groups * (forward > backward ? forward : backward) * int64_t(sizeof(S));
+    const int64_t forward = forward_elements(p), backward = backward_elements(p);
+    return p.taps() * p.groups * (forward > backward ? forward : backward) *
+           int64_t(sizeof(Column));
   }
 
   // ---- weights -------------------------------------------------------------------------------
 
-  // Element (row, column) of a matrix packed in panels.
-  static S& packed_at(S* matrix, int64_t rows, int64_t row, int64_t column) {
-    const int64_t panel = column / kPanel<S>, lane = column % kPanel<S>;
-    return matrix[(panel * rows + row) * kPanel<S> + lane];
-  }
-  static S weight_at(const Problem& p, int64_t output, int64_t channel, int64_t tap) {
-    const T* weight = static_cast<const T*>(p.weight);
-    return load_one(weight + (output * group_channels(p) + channel) * p.taps() + tap);
-  }
-
   // Per temporal plane, block of taps and group: a matrix (taps of the block x channels, outputs).
-  static S* forward_weight(const Problem& p, int64_t plane, int64_t tap, int64_t group) {
-    const int64_t matrix = packed_matrix(group_channels(p), group_outputs(p));
-    return static_cast<S*>(p.packed_weight) +
-           ((plane * p.plane_taps() + tap) * p.groups + group) * matrix;
+  static Column* forward_weight(const Problem& p, int64_t plane, int64_t tap, int64_t group) {
+    return static_cast<Column*>(p.packed_weight) +
+           ((plane * p.plane_taps() + tap) * p.groups + group) * forward_elements(p);
   }
   static void pack_forward(const Problem& p) {
     const int64_t outputs = group_outputs(p), channels = group_channels(p);
-    const int64_t padded = round_up(outputs, kPanel<S>);
+    const T* weight = static_cast<const T*>(p.weight);
     for (int64_t plane = 0; plane < p.kernel[0]; ++plane)
-      for (int64_t first = 0; first < p.plane_taps(); first += block_taps(p)) {
-        const int64_t taps = min(block_taps(p), p.plane_taps() - first);
+      for (int64_t tap = 0; tap < p.plane_taps(); tap += block_taps(p)) {
+        const int64_t taps = min(block_taps(p), p.plane_taps() - tap);
         for (int64_t group = 0; group < p.groups; ++group) {
-          S* matrix = forward_weight(p, plane, first, group);
-          for (int64_t o = 0; o < padded; ++o)
-            for (int64_t k = 0; k < taps; ++k)
-              for (int64_t c = 0; c < channels; ++c)
-                packed_at(matrix, taps * channels, k * channels + c, o) =
-                    o < outputs ? weight_at(p, group * outputs + o, c,
-                                            plane * p.plane_taps() + first + k)
-                                : S(0);
+          const T* from = weight + group * outputs * channels * p.taps() +
+                          plane * p.plane_taps() + tap;
+          pack(forward_weight(p, plane, tap, group), taps * channels, outputs,
+               [&](int64_t row, int64_t o) {
+                 const int64_t k = row / channels, c = row % channels;
+                 return S(load_one(from + (o * channels + c) * p.taps() + k));
+               });
         }
       }
   }
 
   // Per tap and group: a matrix (outputs, channels).
-  static S* backward_weight(const Problem& p, int64_t tap, int64_t group) {
-    const int64_t matrix = packed_matrix(group_outputs(p), group_channels(p));
-    return static_cast<S*>(p.packed_weight) + (tap * p.groups + group) * matrix;
+  static Column* backward_weight(const Problem& p, int64_t tap, int64_t group) {
+    return static_cast<Column*>(p.packed_weight) +
+           (tap * p.groups + group) * backward_elements(p);
   }
   static void pack_backward(const Problem& p) {
     const int64_t outputs = group_outputs(p), channels = group_channels(p);
-    const int64_t padded = round_up(channels, kPanel<S>);
+    const T* weight = static_cast<const T*>(p.weight);
     for (int64_t tap = 0; tap < p.taps(); ++tap)
       for (int64_t group = 0; group < p.groups; ++group) {
-        S* matrix = backward_weight(p, tap, group);
-        for (int64_t o = 0; o < outputs; ++o)
-          for (int64_t c = 0; c < padded; ++c)
-            packed_at(matrix, outputs, o, c) =
-                c < channels ? weight_at(p, group * outputs + o, c, tap) : S(0);
+        const T* from = weight + group * outputs * channels * p.taps() + tap;
+        pack(backward_weight(p, tap, group), outputs, channels, [&](int64_t o, int64_t c) {
+          return S(load_one(from + (o * channels + c) * p.taps()));
+        });
       }
   }
 
@@ -144,30 +137,37 @@ struct Tile {
            (b * p.in_size[0] + frame) * p.in_frame() * p.channels;
   }
 
-  // Gathers the channels of offset group `group` into their place in `columns`.
-  static void gather_group(const Problem& p, const Samples<S>& samples, const T* volume,
-                           int64_t group, S* columns, int64_t column_row) {
-    const int64_t run = p.channels / p.offset_groups, at = group * run;
-    with_dims(p, [&](auto dims) {
-      with_channels(run, [&](auto channels) {
-        gather<decltype(dims)::corners, decltype(channels)::value>(
-            samples, volume + at, p.channels, run, static_cast<const T*>(p.zero_row),
-            columns + at, column_row);
-      });
-    });
+  // For every strip of a tile and every offset group: finds the samples of `taps` taps from
+  // `tap` on and calls f(dims, run as a constant, group, first pixel within the tile).
+  template <typename F>
+  static void for_each_strip(const Problem& p, int64_t b, int64_t to, int64_t first, int64_t count,
+                             int64_t tap, int64_t taps, Strip& strip, Samples<S>* samples, F&& f) {
+    for (int64_t at = 0; at < count; at += kStrip) {
+      place_strip(p, to, first + at, min(kStrip, count - at), strip);
+      for (int64_t group = 0; group < p.offset_groups; ++group) {
+        for (int64_t k = 0; k < taps; ++k)
+          find_samples<S, T>(p, b, to, first + at, strip, tap + k, group, samples[k]);
+        with_dims(p, [&](auto dims) {
+          with_channels<decltype(dims)::corners>(
+              p.channels / p.offset_groups,
+              [&](auto channels) { f(dims, channels, group, at); });
+        });
+      }
+    }
   }
 
   // ---- forward -------------------------------------------------------------------------------
 
   struct ForwardScratch {
-    TilePixels* pixels;
+    Strip* strip;
     Samples<S>* samples;
-    S *columns, *sums;
+    Column* columns;
+    S* sums;
     ForwardScratch(const Problem& p, Arena& arena) {
       const int64_t tile = forward_tile(p);
-      pixels = arena.take<TilePixels>(1);
-      samples = arena.take<Samples<S>>(1);
-      columns = arena.take<S>(tile * block_taps(p) * p.channels);
+      strip = arena.take<Strip>(1);
+      samples = arena.take<Samples<S>>(block_taps(p));
+      columns = arena.take<Column>(tile * block_taps(p) * p.channels);
       sums = arena.take<S>(tile * p.out_channels);
     }
   };
@@ -181,8 +181,8 @@ struct Tile {
                       void* memory) {
     Arena arena{static_cast<char*>(memory)};
     ForwardScratch s(p, arena);
+    const MatrixUnit<Column> unit;
     const int64_t outputs = group_outputs(p), channels = group_channels(p);
-    place_tile(p, to, first, count, *s.pixels);
     for (int64_t i = 0; i < count; ++i)
       for (int64_t o = 0; o < p.out_channels; ++o)
         s.sums[i * p.out_channels + o] = p.bias ? load_one(static_cast<const T*>(p.bias) + o) : S(0);
@@ -191,19 +191,20 @@ struct Tile {
       if (!reads_clip(p, to, plane)) continue;
       const T* volume = volume_at(p, b, source_frame(p, to, plane));
       for (int64_t tap = 0; tap < p.plane_taps(); tap += block_taps(p)) {
-        const int64_t taps = min(block_taps(p), p.plane_taps() - tap);
-        const int64_t row = taps * p.channels;
-        for (int64_t k = 0; k < taps; ++k)
-          for (int64_t group = 0; group < p.offset_groups; ++group) {
-            find_samples<S, T>(p, b, to, first, *s.pixels, plane * p.plane_taps() + tap + k, group,
-                               *s.samples);
-            gather_group(p, *s.samples, volume, group, s.columns + k * p.channels, row);
-          }
+        const int64_t taps = min(block_taps(p), p.plane_taps() - tap), row = taps * p.channels;
+        for_each_strip(
+            p, b, to, first, count, plane * p.plane_taps() + tap, taps, *s.strip, s.samples,
+            [&](auto dims, auto constant, int64_t group, int64_t at) {
+              const int64_t run = p.channels / p.offset_groups;
+              gather<decltype(dims)::corners, decltype(constant)::value>(
+                  s.samples, taps, volume + group * run, p.channels, run,
+                  static_cast<const T*>(p.zero_row), s.columns + at * row + group * run, row,
+                  p.channels);
+            });
         for (int64_t group = 0; group < p.groups; ++group)
-          multiply<false>(count, outputs, taps * channels, s.columns + group * channels, row,
-                          forward_weight(p, plane, tap, group), kPanel<S>,
-                          taps * channels * kPanel<S>, s.sums + group * outputs, p.out_channels,
-                          true);
+          multiply_packed(count, outputs, taps * channels, s.columns + group * channels, row,
+                          forward_weight(p, plane, tap, group), s.sums + group * outputs,
+                          p.out_channels, true);
       }
     }
     write_output(p, b, to, first, count, s.sums);
@@ -227,24 +228,26 @@ struct Tile {
   // ---- backward ------------------------------------------------------------------------------
 
   struct BackwardScratch {
-    TilePixels* pixels;
+    Strip* strip;
     Samples<S>* samples;
-    S *columns, *grad_columns, *grad;
-    S (*dots)[kMaxCorners];
-    S (*grad_offset)[kMaxTile];
+    Column *columns, *grad, *workspace;
+    S* grad_columns;
+    S (*dots)[kStrip][kMaxCorners];
+    S (*grad_offset)[kStrip];
     S* grad_mask;
     S* grad_volume;  // float32 sums for a 16-bit input gradient
     BackwardScratch(const Problem& p, Arena& arena) {
-      const int64_t tile = backward_tile(p);
-      pixels = arena.take<TilePixels>(1);
-      samples = arena.take<Samples<S>>(1);
-      columns = arena.take<S>(tile * p.channels);
-      grad_columns = arena.take<S>(tile * p.channels);
-      // The last panel of a block may read past the last row.
-      grad = arena.take<S>(tile * p.out_channels + kPanel<S>);
-      dots = arena.take<S[kMaxCorners]>(kMaxTile);
-      grad_offset = arena.take<S[kMaxTile]>(3);
-      grad_mask = arena.take<S>(kMaxTile);
+      const int64_t tile = backward_tile(p), taps = block_taps(p);
+      strip = arena.take<Strip>(1);
+      samples = arena.take<Samples<S>>(taps);
+      // The last panel may be read past the last row.
+      columns = arena.take<Column>(tile * taps * p.channels + kWide * kLanes<S>);
+      grad = arena.take<Column>(tile * p.out_channels);
+      workspace = arena.take<Column>(workspace_elements((Column*)nullptr, group_outputs(p), tile));
+      grad_columns = arena.take<S>(tile * taps * p.channels);
+      dots = arena.take<S[kStrip][kMaxCorners]>(taps);
+      grad_offset = arena.take<S[kStrip]>(3);
+      grad_mask = arena.take<S>(kStrip);
       const bool sums = sizeof(T) < sizeof(S) && p.grad_input;
       grad_volume = arena.take<S>(sums ? volume_size(p) : 0);
     }
@@ -261,6 +264,7 @@ struct Tile {
   static void backward(const Problem& p, int64_t volume, void* weight_sum, void* memory) {
     Arena arena{static_cast<char*>(memory)};
     BackwardScratch s(p, arena);
+    const MatrixUnit<Column> unit;
     const int64_t frames = p.moves[0] ? 1 : p.in_size[0];
     const int64_t b = volume / frames, frame = volume % frames;
     const T* input = static_cast<const T*>(p.input) + volume * volume_size(p);
@@ -279,13 +283,13 @@ struct Tile {
         if (!reads_clip(p, to, plane) || source_frame(p, to, plane) != frame) continue;
         for (int64_t first = 0; first < p.out_frame(); first += backward_tile(p)) {
           const int64_t count = min(backward_tile(p), p.out_frame() - first);
-          place_tile(p, to, first, count, *s.pixels);
           read_values(static_cast<const T*>(p.grad) +
                           ((b * p.out_size[0] + to) * p.out_frame() + first) * p.out_channels,
                       count * p.out_channels, s.grad);
-          for (int64_t k = 0; k < p.plane_taps(); ++k)
-            backward_tap(p, b, to, first, count, plane * p.plane_taps() + k, input, grad_volume,
-                         static_cast<S*>(weight_sum), s);
+          for (int64_t tap = 0; tap < p.plane_taps(); tap += block_taps(p))
+            backward_taps(p, b, to, first, count, plane * p.plane_taps() + tap,
+                          min(block_taps(p), p.plane_taps() - tap), input, grad_volume,
+                          static_cast<S*>(weight_sum), s);
         }
       }
     if constexpr (sizeof(T) < sizeof(S))
@@ -293,45 +297,46 @@ struct Tile {
         for (int64_t i = 0; i < volume_size(p); ++i) store_one(grad_input + i, grad_volume[i]);
   }
 
-  static void backward_tap(const Problem& p, int64_t b, int64_t to, int64_t first, int64_t count,
-                           int64_t tap, const T* input, S* grad_volume, S* weight_sum,
-                           const BackwardScratch& s) {
+  static void backward_taps(const Problem& p, int64_t b, int64_t to, int64_t first, int64_t count,
+                            int64_t tap, int64_t taps, const T* input, S* grad_volume,
+                            S* weight_sum, const BackwardScratch& s) {
     const int64_t outputs = group_outputs(p), channels = group_channels(p);
-    const int64_t run = p.channels / p.offset_groups;
+    const int64_t row = taps * p.channels;
     const bool need_dots = p.grad_offset || p.grad_mask;
     const T* zeros = static_cast<const T*>(p.zero_row);
     if (need_dots || grad_volume)
-      for (int64_t group = 0; group < p.groups; ++group)
-        multiply<false>(count, channels, outputs, s.grad + group * outputs, p.out_channels,
-                        backward_weight(p, tap, group), kPanel<S>, outputs * kPanel<S>,
-                        s.grad_columns + group * channels, p.channels, false);
-    for (int64_t group = 0; group < p.offset_groups; ++group) {
-      find_samples<S, T>(p, b, to, first, *s.pixels, tap, group, *s.samples);
-      const int64_t at = group * run;
-      with_dims(p, [&](auto dims) {
-        with_channels(run, [&](auto constant) {
+      for (int64_t k = 0; k < taps; ++k)
+        for (int64_t group = 0; group < p.groups; ++group)
+          multiply_packed(count, channels, outputs, s.grad + group * outputs, p.out_channels,
+                          backward_weight(p, tap + k, group),
+                          s.grad_columns + k * p.channels + group * channels, row, false);
+    for_each_strip(
+        p, b, to, first, count, tap, taps, *s.strip, s.samples,
+        [&](auto dims, auto constant, int64_t group, int64_t at) {
           constexpr int kCorners = decltype(dims)::corners, kRun = decltype(constant)::value;
+          const int64_t run = p.channels / p.offset_groups, channel = group * run;
+          S* grad_columns = s.grad_columns + at * row + channel;
           if (weight_sum)
-            gather<kCorners, kRun>(*s.samples, input + at, p.channels, run, zeros, s.columns + at,
-                                   p.channels);
-          if (need_dots)
-            corner_dots<kCorners, kRun>(*s.samples, input + at, p.channels, run, zeros,
-                                        s.grad_columns + at, p.channels, s.dots);
+            gather<kCorners, kRun>(s.samples, taps, input + channel, p.channels, run, zeros,
+                                   s.columns + at * row + channel, row, p.channels);
           if (grad_volume)
-            scatter<kCorners, kRun>(*s.samples, grad_volume + at, p.channels, run,
-                                    s.grad_columns + at, p.channels);
+            scatter<kCorners, kRun>(s.samples, taps, grad_volume + channel, p.channels, run,
+                                    grad_columns, row, p.channels);
+          if (!need_dots) return;
+          corner_dots<kCorners, kRun>(s.samples, taps, input + channel, p.channels, run, zeros,
+                                      grad_columns, row, p.channels, s.dots);
+          for (int64_t k = 0; k < taps; ++k) {
+            offset_gradients<S, decltype(dims)>(s.samples[k], s.dots[k], s.grad_offset,
+                                                s.grad_mask);
+            write_offset_gradients(p, b, to, first + at, s.samples[k].count, tap + k, group, s);
+          }
         });
-        if (need_dots) {
-          offset_gradients<S, decltype(dims)>(*s.samples, s.dots, s.grad_offset, s.grad_mask);
-          write_offset_gradients(p, b, to, first, count, tap, group, s);
-        }
-      });
-    }
     if (weight_sum)
       for (int64_t group = 0; group < p.groups; ++group)
-        multiply<true>(channels, outputs, count, s.columns + group * channels, p.channels,
-                       s.grad + group * outputs, p.out_channels, kPanel<S>,
-                       weight_sum + (tap * p.channels + group * channels) * outputs, outputs, true);
+        multiply_transposed(outputs, taps * channels, count, s.grad + group * outputs,
+                            p.out_channels, s.columns + group * channels, row,
+                            weight_sum + tap * p.channels + group * channels,
+                            p.taps() * p.channels, s.workspace);
   }
 
   static void write_offset_gradients(const Problem& p, int64_t b, int64_t to, int64_t first,
@@ -355,18 +360,20 @@ struct Tile {
     for (int64_t i = 0; i < count; ++i) store_one(to + i, from[i]);
   }
 
+  // A partial sum of the weight gradient is laid out (output of the group, tap, channel).
   static void finish_weight(const Problem& p, int64_t chunks) {
     const int64_t outputs = group_outputs(p), channels = group_channels(p), taps = p.taps();
-    const int64_t size = taps * p.channels * outputs;
+    const int64_t size = outputs * taps * p.channels;
     const S* sums = static_cast<const S*>(p.weight_sums);
+    T* grad_weight = static_cast<T*>(p.grad_weight);
     for (int64_t o = 0; o < p.out_channels; ++o)
-      for (int64_t c = 0; c < channels; ++c)
-        for (int64_t tap = 0; tap < taps; ++tap) {
+      for (int64_t tap = 0; tap < taps; ++tap)
+        for (int64_t c = 0; c < channels; ++c) {
           const int64_t group = o / outputs;
-          const int64_t at = (tap * p.channels + group * channels + c) * outputs + o % outputs;
+          const S* at = sums + (o % outputs * taps + tap) * p.channels + group * channels + c;
           S sum = 0;
-          for (int64_t chunk = 0; chunk < chunks; ++chunk) sum += sums[chunk * size + at];
-          store_one(static_cast<T*>(p.grad_weight) + (o * channels + c) * taps + tap, sum);
+          for (int64_t chunk = 0; chunk < chunks; ++chunk) sum += at[chunk * size];
+          store_one(grad_weight + (o * channels + c) * taps + tap, sum);
         }
   }
 

@@ -5,6 +5,12 @@
 #include <cstring>
 #include <string>
 
+#if defined(__x86_64__) && defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace d3dnet {
 namespace {
 
@@ -12,6 +18,7 @@ struct InstructionSet {
   const char* name;
   const Kernels* (*kernels)();
   bool (*machine_has)();
+  bool listed = true;  // else only there when asked for by name
 };
 
 bool always() { return true; }
@@ -30,11 +37,31 @@ bool has_avx2() { return false; }
 bool has_avx512() { return false; }
 #endif
 
-// Ascending.
+#if defined(__x86_64__) && defined(__linux__)
+// Whether the processor has AMX-TILE and AMX-BF16 and the kernel lets this process use tiles.
+bool request_amx() {
+  unsigned a, b, c, d;
+  if (!has_avx512() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+  constexpr unsigned kBf16 = 1u << 22, kTile = 1u << 24;
+  if ((d & (kBf16 | kTile)) != (kBf16 | kTile)) return false;
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+#else
+bool request_amx() { return false; }
+#endif
+bool has_amx() {
+  static const bool granted = request_amx();
+  return granted;
+}
+
+// Ascending, then the one that is only for tests.
 const InstructionSet kSets[] = {
     {"generic", generic_kernels, always},
     {"avx2", avx2_kernels, has_avx2},
     {"avx512", avx512_kernels, has_avx512},
+    {"amx", amx_kernels, has_amx},
+    {"amx-emulated", amx_emulated_kernels, always, false},
 };
 constexpr int kCount = sizeof(kSets) / sizeof(kSets[0]);
 
@@ -43,10 +70,11 @@ bool available(int set) { return kSets[set].machine_has() && kSets[set].kernels(
 int best_up_to(int limit) {
   int best = 0;
   for (int set = 0; set <= limit; ++set)
-    if (available(set)) best = set;
+    if (kSets[set].listed && available(set)) best = set;
   return best;
 }
 
+// The best one, but none above what the environment asks for.
 int initial_set() {
   const char* wanted = std::getenv("D3DNET_INSTRUCTION_SET");
   for (int set = 0; wanted && set < kCount; ++set)
@@ -79,7 +107,8 @@ D3DNET_EXPORT const char* d3dnet_instruction_sets() {
   static const std::string names = [] {
     std::string joined;
     for (int set = 0; set < d3dnet::kCount; ++set)
-      if (d3dnet::available(set)) joined += (joined.empty() ? "" : ",") + std::string(d3dnet::kSets[set].name);
+      if (d3dnet::kSets[set].listed && d3dnet::available(set))
+        joined += (joined.empty() ? "" : ",") + std::string(d3dnet::kSets[set].name);
     return joined;
   }();
   return names.c_str();

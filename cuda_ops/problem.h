@@ -10,9 +10,6 @@ namespace d3dnet {
 
 enum class Dtype : int { float32, float64, bfloat16, float16 };
 
-// Pixels of the output that are sampled and multiplied together.
-constexpr int kMaxTile = 256;
-
 // Dimensions are in the order T, H, W. Features are channels last: (batch, T, H, W, channel).
 struct Problem {
   int64_t batch, channels, out_channels, groups, offset_groups;
@@ -38,7 +35,7 @@ struct Problem {
   void* grad_offset;  // like offset, zero-filled, or null
   void* grad_mask;    // like mask, zero-filled, or null
   void* grad_weight;  // like weight, or null
-  void* weight_sums;  // (chunks, K, C, O/groups) zero-filled partial sums of the gradient
+  void* weight_sums;  // (chunks, O/groups, K, C) zero-filled partial sums of the gradient
 
   void* packed_weight;  // filled by pack_forward or pack_backward
 
@@ -54,7 +51,7 @@ struct Kernels {
   void (*pack_forward)(const Problem&);
   void (*pack_backward)(const Problem&);
 
-  int64_t (*forward_tile)(const Problem&);  // pixels in a tile, at most kMaxTile
+  int64_t (*forward_tile)(const Problem&);  // pixels in a tile
   int64_t (*forward_scratch)(const Problem&);
   // Computes output pixels [first, first + count) of frame `to` of clip `b`.
   void (*forward)(const Problem&, int64_t b, int64_t to, int64_t first, int64_t count,

@@ -86,6 +86,7 @@ inline void store_one(bfloat16* p, float value) {
   const uint32_t rounded = (word + 0x7fffu + ((word >> 16) & 1u)) >> 16;
   p->bits = uint16_t(value != value ? 0x7fc0u : rounded);
 }
+inline void store_one(bfloat16* p, bfloat16 value) { *p = value; }
 inline void store_one(float16* p, float value) {
 #ifdef __F16C__
   p->bits = _cvtss_sh(value, _MM_FROUND_TO_NEAREST_INT);
@@ -134,18 +135,40 @@ inline void store(S* p, Vector<S> value) {
   *reinterpret_cast<typename VectorOf<S>::unaligned*>(p) = value;
 }
 
-template <typename S>
-inline Vector<S> broadcast(S value) {
-  return value - Vector<S>{};  // x - 0 is x, and -0 - 0 is -0
+inline void store(bfloat16* p, Vector<float> value) {
+  const WordVector word = (WordVector)value;
+  const WordVector rounded = (word + 0x7fffu + ((word >> 16) & 1u)) >> 16;
+  const WordVector is_nan = (WordVector)(value != value);
+  const HalfVector half = __builtin_convertvector((rounded & ~is_nan) | (is_nan & 0x7fc0u), HalfVector);
+  std::memcpy(p, &half, sizeof(half));
 }
 
+// The sums over the lanes of each of four vectors.
 template <typename S>
-inline S sum_lanes(Vector<S> value) {
-  S lanes[kLanes<S>];
-  std::memcpy(lanes, &value, sizeof(lanes));
-  for (int half = kLanes<S> / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
-  return lanes[0];
+inline void sum_lanes_of_four(const Vector<S> (&values)[4], S* sums) {
+  for (int k = 0; k < 4; ++k) {
+    S lanes[kLanes<S>];
+    std::memcpy(lanes, &values[k], sizeof(lanes));
+    for (int half = kLanes<S> / 2; half > 0; half /= 2)
+      for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+    sums[k] = lanes[0];
+  }
 }
+
+#if defined(__AVX2__)
+inline __m128 fold(Vector<float> value) {
+#if D3DNET_VECTOR_BYTES == 64
+  const __m256 half = (__m256)_mm512_castps512_ps256((__m512)value) +
+                      _mm256_castpd_ps(_mm512_extractf64x4_pd((__m512d)value, 1));
+#else
+  const __m256 half = (__m256)value;
+#endif
+  return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+}
+inline void sum_lanes_of_four(const Vector<float> (&values)[4], float* sums) {
+  _mm_storeu_ps(sums, _mm_hadd_ps(_mm_hadd_ps(fold(values[0]), fold(values[1])),
+                                  _mm_hadd_ps(fold(values[2]), fold(values[3]))));
+}
+#endif
 
 }  // namespace
