@@ -76,10 +76,16 @@ def medians(steps: dict[str, Callable[[], object]], repeats: int) -> dict[str, f
     return {name: statistics.median(values[1:]) for name, values in times.items()}
 
 
-def peak_memory() -> float:
-    """Most memory this process has held, in MiB."""
+def held_memory(kind: str) -> float:
+    """Memory of this process in MiB: "VmRSS", what it holds now, or "VmHWM", the most so far."""
     with open("/proc/self/status") as status:
-        return int(status.read().split("VmHWM:")[1].split()[0]) / 1024
+        return int(status.read().split(f"{kind}:")[1].split()[0]) / 1024
+
+
+def forget_peak() -> None:
+    """Make what is held now the peak (Linux)."""
+    with open("/proc/self/clear_refs", "w") as references:
+        references.write("5")
 
 
 def extra_memory(name: str, task: str, dtype: str, size: tuple[int, int]) -> float:
@@ -95,9 +101,10 @@ def print_extra_memory(name: str, task: str, dtype: str, height: str, width: str
     """The measuring process: a small step first, so that what is loaded once is not counted."""
     make_step(name, task, make_tensors(DTYPES[dtype], (8, 8)))()
     step = make_step(name, task, make_tensors(DTYPES[dtype], (int(height), int(width))))
-    before = peak_memory()
+    forget_peak()
+    before = held_memory("VmRSS")
     step()
-    print(peak_memory() - before)
+    print(held_memory("VmHWM") - before)
 
 
 def main() -> None:
@@ -111,10 +118,9 @@ def main() -> None:
         print_extra_memory(*arguments.memory_of)
         return
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {instruction_set()}\n")
-    print(
-        "| dtype | frames | task | ours ms | conv3d ms | ratio | reference ms | ours MiB |", end=""
-    )
-    print(" conv3d MiB |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    columns = ["dtype", "frames", "task", "ours ms", "conv3d ms", "ratio", "reference ms"]
+    columns += ["ours MiB", "conv3d MiB"]
+    print(f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
     for dtype in DTYPES:
         for size in SIZES:
             for task in TASKS:
