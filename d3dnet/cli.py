@@ -70,6 +70,13 @@ def _add_upscale(commands: argparse._SubParsersAction) -> None:
         "window: 7 frames for each, as published",
     )
     parser.add_argument(
+        "--cuts",
+        default="auto",
+        metavar="auto|off|FILE",
+        help="where shots begin, which are kept apart: detected (default), nowhere, or a text file "
+        "of times, one a line",
+    )
+    parser.add_argument(
         "--codec", default="libx264", help="video encoder of ffmpeg (default: %(default)s)"
     )
     parser.add_argument(
@@ -86,7 +93,7 @@ def _add_upscale(commands: argparse._SubParsersAction) -> None:
 
 def _add_network_options(
     parser: argparse.ArgumentParser,
-    models: str = "name of bundled weights, or a .safetensors or .pth.tar file",
+    models: str = "bicubic, name of bundled weights, or a .safetensors or .pth.tar file",
 ) -> None:
     parser.add_argument("--model", default="d3dnet", help=f"{models} (default: %(default)s)")
     parser.add_argument(
@@ -119,6 +126,7 @@ def _upscale(options: argparse.Namespace) -> int:
             device=options.device,
             precision=options.precision,
             mode=options.mode,
+            cuts=options.cuts,
             codec=options.codec,
             crf=options.crf,
             overwrite=options.overwrite,

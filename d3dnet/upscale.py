@@ -7,17 +7,20 @@ memory does not grow with the length of the video.
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from d3dnet import bicubic
 from d3dnet.checkpoints import load_model
 from d3dnet.video import colour
 from d3dnet.video.decode import Frame, VideoSource
 from d3dnet.video.encode import VideoSink
 from d3dnet.video.ffmpeg import find_program
+from d3dnet.video.scenes import read_cuts, shots
 from d3dnet.video.target import (
     DEFAULT_CODEC,
     Target,
@@ -37,6 +40,7 @@ def upscale_video(
     device: str | torch.device = "auto",
     precision: str = "auto",
     mode: str = "sequence",
+    cuts: str | os.PathLike[str] = "auto",
     codec: str = DEFAULT_CODEC,
     crf: float | None = None,
     overwrite: bool = False,
@@ -52,10 +56,12 @@ def upscale_video(
     Args:
         input: a file that FFmpeg reads; its first video stream is used.
         output: the result; its extension chooses the container.
-        model: name or path for `d3dnet.load_model`, or a loaded network.
+        model: "bicubic", name or path for `d3dnet.load_model`, or a loaded network.
         device, precision: as for `d3dnet.load_model`; unused if `model` is a loaded network.
         mode: "sequence" (each frame sees the whole clip within reach, features are computed once)
             or "window" (7 frames for each; beyond the ends the first or last is repeated).
+        cuts: where shots begin, which the network sees each by itself: "auto" detects them, "off"
+            takes all as one, otherwise a file of times (`d3dnet.video.scenes.read_cuts`).
         codec: encoder of the ffmpeg program.
         crf: constant quality of the encoder, lower is better; None for a good one (libx264: 18).
         overwrite: replace an existing `output`.
@@ -74,6 +80,7 @@ def upscale_video(
     """
     _check_mode(mode)
     program = find_program(ffmpeg)
+    starts = cuts if cuts in ("auto", "off") else read_cuts(cuts)
     with VideoSource(input) as source:
         path = check_output_path(output, source.path, overwrite=overwrite)
         target = target_of(source, colour.SCALE, program, codec, crf)
@@ -82,9 +89,12 @@ def upscale_video(
         warn_of_loss(path, source)
         network = _network(model, device, precision)
         with sink:
-            for done, frame in enumerate(
-                upscaled(source.frames(), network, mode, source.layout, target), start=1
-            ):
+            peak = 2**source.layout.depth - 1
+            clips = shots(source.frames(), peak, starts, source.time_base)
+            frames = chain.from_iterable(
+                upscaled(shot, network, mode, source.layout, target) for shot in clips
+            )
+            for done, frame in enumerate(frames, start=1):
                 sink.write(frame.planes, frame.pts)
                 if progress is not None:
                     progress(done, source.frames_estimate)
@@ -155,7 +165,7 @@ def upscale_frames(
 def upscaled(
     frames: Iterable[Frame], network: nn.Module, mode: str, source: colour.Layout, target: Target
 ) -> Iterator[Frame]:
-    """Frames of layout `source` through the network, as planes of `target.layout`, times kept."""
+    """One shot through the network: planes of layout `source` to those of `target`, times kept."""
     waiting: deque[tuple[int, tuple[np.ndarray, ...]]] = deque()  # time and chroma, in the network
 
     def luma_frames() -> Iterator[Tensor]:
@@ -212,6 +222,8 @@ def _network(
 ) -> nn.Module:
     if isinstance(model, nn.Module):
         return model
+    if model == bicubic.NAME:
+        return bicubic.Bicubic()
     return load_model(model, device=device, precision=precision)
 
 

@@ -69,7 +69,7 @@ def test_options_reach_the_pipeline(clip, monkeypatch):
 
     monkeypatch.setattr(d3dnet, "upscale_video", upscale_video, raising=False)
     words = "upscale in.mp4 out.mkv --model m.pth.tar --device cuda:1 --precision bfloat16"
-    words += " --mode window --codec libx265 --crf 21.5 --overwrite --ffmpeg /opt/ffmpeg"
+    words += " --mode window --cuts off --codec libx265 --crf 21.5 --overwrite --ffmpeg /opt/ffmpeg"
     assert main(words.split()) == 0
     assert seen == {
         "input": "in.mp4",
@@ -78,6 +78,7 @@ def test_options_reach_the_pipeline(clip, monkeypatch):
         "device": "cuda:1",
         "precision": "bfloat16",
         "mode": "window",
+        "cuts": "off",
         "codec": "libx265",
         "crf": 21.5,
         "overwrite": True,

@@ -14,12 +14,14 @@ import torch
 from skimage.color import rgb2ycbcr
 
 import d3dnet
+from d3dnet.bicubic import Bicubic
 from d3dnet.checkpoints import bundled_models
+from d3dnet.datasets.imresize import imresize
 from d3dnet.model import D3Dnet
 from d3dnet.upscale import run_network, upscale_frames, upscale_video
 from d3dnet.video import EncoderError, InputError, OutputError
 from d3dnet.video.colour import from_network, to_network
-from d3dnet.video.decode import VideoSource
+from d3dnet.video.decode import ColourTags, VideoSource
 from tests.video.clips import (
     PROGRAM_IDS,
     PROGRAMS,
@@ -288,6 +290,103 @@ def test_any_size_from_eight_by_eight_up_works(tmp_path, size):
             (2 * height, 2 * width),
             (2 * height, 2 * width),
         ]
+
+
+@pytest.mark.parametrize(
+    ("cuts", "mode"),
+    [("auto", "sequence"), ("auto", "window"), ("file", "sequence"), ("off", "sequence")],
+)
+def test_joined_clips_give_the_frames_of_each_upscaled_alone(tmp_path, mode, cuts):
+    torch.manual_seed(0)
+    network = D3Dnet(channels=8, resd3d_blocks=1, res_blocks=1).eval()
+    looks = ["testsrc2=s=24x16:r=25", "mandelbrot=s=24x16:r=25:start_scale=0.4"]
+    parts = [tmp_path / f"{n}.mkv" for n in range(2)]
+    for look, part in zip(looks, parts, strict=True):
+        ffmpeg(
+            *("-f", "lavfi", "-i", look, "-frames:v", 5, "-pix_fmt", "yuv420p"),
+            "-c:v",
+            "ffv1",
+            part,
+        )
+    ffmpeg(
+        *("-i", parts[0], "-i", parts[1], "-filter_complex", "[0:v][1:v]concat"),
+        *("-c:v", "ffv1", tmp_path / "joined.mkv"),
+    )
+    (tmp_path / "file").write_text("0.2\n")
+    options = {"model": network, "mode": mode, "codec": "ffv1"}
+    alone = [
+        frame
+        for n, part in enumerate(parts)
+        for frame in read(upscale(part, tmp_path / f"large{n}.mkv", PROGRAMS[0], **options))[2]
+    ]
+    option = str(tmp_path / "file") if cuts == "file" else cuts
+    joined = read(
+        upscale(tmp_path / "joined.mkv", tmp_path / "o.mkv", PROGRAMS[0], cuts=option, **options)
+    )[2]
+    assert len(joined) == len(alone) == 10
+    same = all(
+        np.array_equal(a, b)
+        for ours, theirs in zip(joined, alone, strict=True)
+        for a, b in zip(ours, theirs, strict=True)
+    )
+    assert same == (cuts != "off")
+
+
+MATRICES = {
+    "bt601": ("smpte170m", ColourTags(matrix=6, primaries=6, transfer=6)),
+    "bt709": ("bt709", ColourTags(matrix=1, primaries=1, transfer=1)),
+    "bt2020": ("bt2020nc", ColourTags(matrix=9, primaries=9, transfer=14)),
+}
+
+
+@pytest.mark.parametrize("depth", [8, 10])
+@pytest.mark.parametrize("full", [False, True], ids=["limited", "full"])
+@pytest.mark.parametrize("standard", MATRICES)
+def test_colour_bars_stay_within_one_code_value_where_they_are_flat(
+    tmp_path, standard, full, depth
+):
+    matrix, tags = MATRICES[standard]
+    source = tmp_path / "bars.mkv"
+    kind = "yuv420p" if depth == 8 else "yuv420p10le"
+    scale = f"scale=out_color_matrix={matrix.replace('nc', '')}:out_range={'pc' if full else 'tv'}"
+    params = f"color_primaries={tags.primaries}:color_trc={tags.transfer}:colorspace={tags.matrix}"
+    ffmpeg(
+        *(
+            "-f",
+            "lavfi",
+            "-i",
+            f"smptebars=s=112x24,format=gbrp,{scale},format={kind},setparams={params}",
+        ),
+        *("-frames:v", 2, "-c:v", "libx264", "-qp", 0, source),
+    )
+    output = upscale_video(source, tmp_path / "out.mp4", model="bicubic")
+    layout, stored, before = read(source)
+    made, written, after = read(output)
+    assert (made.depth, made.full_range) == (layout.depth, layout.full_range) == (depth, full)
+    assert written == stored
+    assert (written.matrix, written.primaries) == (tags.matrix, tags.primaries)
+    colours = set()
+    for bar in range(7):
+        for plane, (small, large) in enumerate(zip(before[0], after[0], strict=True)):
+            step = small.shape[1] // 7
+            known = small[4 if plane == 0 else 2, bar * step + step // 2]
+            column = 4 * (bar * step + step // 2)
+            flat = large[8:20, column - 6 : column + 6]
+            assert np.abs(flat.astype(int) - known).max() <= 1
+            colours.add((plane, int(known)))
+    assert len(colours) > 12  # they are bars
+
+
+def test_bicubic_is_keys_cubic_about_the_edges_of_the_picture():
+    # MATLAB's imresize of an enlargement is that, and shares no code with it.
+    picture = np.random.default_rng(0).random((9, 11))
+    found = upscale_frames(picture[None], model="bicubic")[0]
+    inside = (slice(8, -8), slice(8, -8))  # MATLAB mirrors at the edges
+    expected = np.clip(imresize(picture, 4), 0, 1)
+    np.testing.assert_allclose(found[inside], expected[inside], atol=1e-5)
+    clip = torch.rand(5, 1, 9, 8)
+    results = [list(run_network(Bicubic(), clip, mode)) for mode in ("window", "sequence")]
+    torch.testing.assert_close(*results)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 11])
