@@ -10,6 +10,7 @@ each measured in a process of its own.
 """
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -91,8 +92,17 @@ def forget_peak() -> None:
 def extra_memory(name: str, task: str, dtype: str, size: tuple[int, int]) -> float:
     """Peak memory of one step above what was held before it, in MiB, in a fresh process."""
     arguments = ["--memory-of", name, task, dtype, str(size[0]), str(size[1])]
+    # Freed memory goes back to the system at once: none that was held before is used again.
+    environment = os.environ | {
+        "MALLOC_MMAP_THRESHOLD_": "65536",
+        "MALLOC_TRIM_THRESHOLD_": "65536",
+    }
     done = subprocess.run(
-        [sys.executable, __file__, *arguments], capture_output=True, text=True, check=True
+        [sys.executable, __file__, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
     )
     return float(done.stdout)
 
