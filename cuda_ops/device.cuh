@@ -8,8 +8,10 @@
 
 #ifdef __CUDACC__
 #define D3DNET_DEVICE __device__ __forceinline__
+#define D3DNET_HOST_DEVICE __host__ __device__ __forceinline__
 #else
 #define D3DNET_DEVICE inline
+#define D3DNET_HOST_DEVICE inline
 #endif
 
 namespace d3dnet {

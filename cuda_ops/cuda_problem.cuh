@@ -37,8 +37,8 @@ struct CudaProblem {
   void* grad_input;    // (B, T, H, W, C), float or double, zero-filled, or null
   void* grad_offset;   // like offset, zero-filled, or null
   void* grad_mask;     // like mask, zero-filled, or null
-  void* partial_sums;  // (segments, K, O, C/groups) or (segments, O), float or double
-  void* total;         // reduce: (O, C/groups, kt, kh, kw) or (O)
+  void* grad_weight;   // like weight, or null
+  void* partial_sums;  // of grad_weight: (segments, K, O, C/groups), float or double
 };
 
 }  // namespace d3dnet

@@ -1,0 +1,209 @@
+"""The CUDA kernels, run on the CPU by an emulation of a GPU, against the oracle.
+
+What g++ compiles are the kernels and their launcher, unchanged: tests/ops/cuda_emulation stands in
+for threads, barriers, shared memory, asynchronous copies and tensor cores.
+"""
+
+import ctypes
+import dataclasses
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import cases
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+SOURCES = (
+    ROOT / "tests/ops/cuda_emulation/emulation.cpp",
+    ROOT / "cuda_ops/deform_conv3d_cuda.cu",
+)
+MODES = {
+    "float64": (torch.float64, 1e-10),
+    "float32": (torch.float32, 2e-5),
+    "tf32": (torch.float32, 1e-3),
+    "bfloat16": (torch.bfloat16, 3e-2),
+    "float16": (torch.float16, 3e-2),
+}
+
+
+@pytest.fixture(scope="module")
+def emulation() -> ctypes.CDLL:
+    """The compiled kernels, loaded; kept under build/ by a hash of what they are made from."""
+    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        pytest.skip("no C++ compiler was found to compile the kernels for the host")
+    folder = Path(torch.__file__).parent
+    flags = [
+        "-std=c++17",
+        "-O2",
+        "-fPIC",
+        "-DD3DNET_EMULATED",
+        "-DTORCH_TARGET_VERSION=0x020a000000000000",
+        f"-I{ROOT / 'cuda_ops'}",
+        f"-I{ROOT / 'tests/ops/cuda_emulation'}",
+        f"-I{folder / 'include'}",
+    ]
+    made_from = hashlib.sha256(repr((compiler, flags, torch.__version__)).encode())
+    for file in sorted([*SOURCES, SOURCES[0].with_suffix(".h"), *ROOT.glob("cuda_ops/*.cuh")]):
+        made_from.update(file.read_bytes())
+    library = ROOT / "build" / f"cuda-emulation-{made_from.hexdigest()[:16]}.so"
+    if not library.exists():
+        library.parent.mkdir(exist_ok=True)
+        objects = [library.with_suffix(f".{n}.o") for n in range(len(SOURCES))]
+        compiles = [
+            subprocess.Popen([compiler, *flags, "-x", "c++", "-c", source, "-o", made])
+            for source, made in zip(SOURCES, objects, strict=True)
+        ]
+        assert [process.wait() for process in compiles] == [0, 0]
+        partial = library.with_suffix(".partial")
+        link = [compiler, "-shared", "-o", partial, *objects, f"-L{folder / 'lib'}", "-ltorch_cpu"]
+        subprocess.run(link, check=True)
+        partial.replace(library)
+        for made in objects:
+            made.unlink()
+    torch.ops.load_library(library)
+    return ctypes.CDLL(str(library))
+
+
+@pytest.fixture(params=["first thread first", "last thread first"])
+def threads_take_turns(request: pytest.FixtureRequest, emulation: ctypes.CDLL) -> Iterator[None]:
+    """A missing barrier shows in one order or the other."""
+    emulation.d3dnet_emulation_order(1 if request.param.startswith("first") else -1)
+    yield
+    emulation.d3dnet_emulation_order(1)
+
+
+def compute(
+    case: cases.Case, t: cases.Tensors, tf32: bool, needs: tuple[bool, ...] = (True,) * 5
+) -> dict[str, torch.Tensor]:
+    """Output and gradients, by the names of `cases.NAMES`."""
+    operators = torch.ops.d3dnet_cuda
+    output = operators.deform_conv3d(
+        t.input, t.offset, t.weight, t.bias, t.mask, *case.geometry, tf32
+    )
+    gradients = operators.deform_conv3d_backward(
+        t.grad, t.input, t.offset, t.weight, t.mask, *case.geometry, *needs, tf32
+    )
+    names = ("grad_input", "grad_offset", "grad_weight", "grad_mask", "grad_bias")
+    absent = {"grad_bias": t.bias is None, "grad_mask": t.mask is None}
+    found = {
+        name: gradient
+        for name, gradient, needed in zip(names, gradients, needs, strict=True)
+        if needed and not absent.get(name)
+    }
+    return {"output": output, **found}
+
+
+def check(case: cases.Case, mode: str, coarse_offset: bool = False) -> None:
+    dtype, tolerance = MODES[mode]
+    coarse = dtype.itemsize == 2
+    offset_dtype = torch.float32 if coarse and not coarse_offset else dtype
+    tensors = cases.make(case, coarse, coarse_offset).to(dtype, offset_dtype)
+    found = compute(case, tensors, mode == "tf32")
+    wanted = cases.expected(case, coarse, coarse_offset)
+    assert found.keys() == wanted.keys()
+    for name, value in found.items():
+        assert value.shape == wanted[name].shape, name
+        assert value.dtype == (offset_dtype if name == "grad_offset" else dtype), name
+        assert cases.relative_error(value, wanted[name]) <= tolerance, name
+
+
+@pytest.mark.parametrize("name", cases.CASES)
+def test_every_configuration_matches_the_oracle(emulation, name):
+    check(cases.CASES[name], "float32")
+
+
+@pytest.mark.parametrize("name", list(cases.CASES)[::3])
+@pytest.mark.parametrize("mode", ["float64", "tf32", "bfloat16", "float16"])
+def test_the_other_element_types_match_the_oracle(emulation, name, mode):
+    check(cases.CASES[name], mode)
+
+
+@pytest.mark.parametrize("mode", ["bfloat16", "tf32", "float32"])
+@pytest.mark.parametrize(
+    "name", ["48 channels to 80", "64 channels, all dimensions", "groups across offset groups"]
+)
+def test_the_order_of_threads_does_not_matter(threads_take_turns, name, mode):
+    check(cases.CASES[name], mode)
+
+
+def test_offsets_in_16_bits_are_read_as_they_are(emulation):
+    check(cases.CASES["mask"], "float16", coarse_offset=True)
+
+
+@pytest.mark.parametrize("channels", [70, 80, 136])
+def test_channels_beyond_one_chunk_are_added_up(emulation, channels):
+    """One offset group over several tiles of channels, and outputs over several blocks."""
+    case = cases.Case(
+        channels=channels, outputs=channels, size=(1, 3, 3), kernel=(1, 2, 2), mask=True
+    )
+    check(case, "float32")
+    check(case, "bfloat16")
+
+
+def test_results_are_laid_out_like_what_they_belong_to(emulation):
+    case = cases.CASES["mask"]
+    last = torch.channels_last_3d
+    plain = cases.make(case).to(torch.float32)
+    tensors = plain.map(lambda x: x.contiguous(memory_format=last) if x.dim() == 5 else x)
+    found = compute(case, tensors, tf32=False)
+    for name, wanted in compute(case, plain, tf32=False).items():
+        assert torch.equal(found[name], wanted), name
+        if wanted.dim() == 5:
+            assert found[name].is_contiguous(memory_format=last), name
+            assert wanted.is_contiguous(), name
+
+
+def test_rows_that_are_not_16_byte_aligned_are_read_element_by_element(emulation):
+    case = cases.Case(channels=32, outputs=32, size=(1, 3, 3), kernel=(1, 1, 2))
+    tensors = cases.make(case).to(torch.float32)
+    shifted = torch.empty(tensors.input.numel() + 1)[1:].view(1, 1, 3, 3, 32).permute(0, 4, 1, 2, 3)
+    assert shifted.is_contiguous(memory_format=torch.channels_last_3d)
+    shifted.copy_(tensors.input)
+    found = compute(case, dataclasses.replace(tensors, input=shifted), tf32=False)
+    for name, wanted in cases.expected(case).items():
+        assert cases.relative_error(found[name], wanted) <= 2e-5, name
+
+
+@pytest.mark.parametrize("needed", range(5))
+def test_a_gradient_alone_is_what_it_is_with_the_others(emulation, needed):
+    case = cases.CASES["mask"]
+    tensors = cases.make(case).to(torch.float32)
+    name = ("grad_input", "grad_offset", "grad_weight", "grad_mask", "grad_bias")[needed]
+    found = compute(case, tensors, False, tuple(n == needed for n in range(5)))
+    assert set(found) == {"output", name}
+    assert torch.equal(found[name], compute(case, tensors, False)[name])
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_pixel_that_no_sample_reads_reaches_no_result(emulation, bad):
+    """With stride 2, one tap and zero offsets only even pixels carry weight."""
+    case = cases.Case(
+        size=(2, 4, 4), channels=16, outputs=16, kernel=(1, 1, 1), padding=(0, 0, 0),
+        stride=(1, 2, 2),
+    )  # fmt: skip
+    tensors = cases.make(case).to(torch.bfloat16, torch.float32)
+    tensors = dataclasses.replace(tensors, offset=torch.zeros_like(tensors.offset))
+    clean = compute(case, tensors, False)
+    tensors.input[..., 1::2, :] = bad
+    tensors.input[..., 1::2] = bad
+    found = compute(case, tensors, False)
+    for name in ("output", "grad_input", "grad_weight"):
+        assert torch.equal(found[name], clean[name]), name
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30, -3e9])
+def test_a_sample_at_an_offset_that_is_nowhere_is_zero(emulation, value):
+    case = cases.CASES["all dimensions"]
+    tensors = cases.make(case).to(torch.float32)
+    far = tensors.offset.clone()
+    tensors.offset[:, ::2] = value
+    far[:, ::2] = 1000.0
+    found = compute(case, tensors, False)
+    for name, wanted in compute(case, dataclasses.replace(tensors, offset=far), False).items():
+        assert torch.equal(found[name], wanted), name
