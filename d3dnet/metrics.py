@@ -40,6 +40,8 @@ class Protocol:
         scored: [start, stop) of the used frames whose values are averaged, as in a slice.
         lr_recipe: which `imresize` recipe makes the low-resolution frames.
         septuplet_lr_recipe: the same for Vimeo-90k.
+        range_compressed: MOVIE is measured on luma prepared as for the published figures, of
+            reduced contrast (`d3dnet.temporal.range_compressed`), and not on luma as it is.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Protocol:
     scored: tuple[int, int | None] = (0, None)
     lr_recipe: Recipe = "double"
     septuplet_lr_recipe: Recipe = "double"
+    range_compressed: bool = False
 
     def scored_frames(self, frames: int) -> range:
         """Indices, among ``frames`` used frames, of those whose values are averaged."""
@@ -72,6 +75,7 @@ PROTOCOLS = {
             max_frames=31,
             scored=(2, -2),
             lr_recipe="uint8",
+            range_compressed=True,
         ),
         Protocol("y-crop0"),
         Protocol("y-crop8", crop=8),

@@ -49,3 +49,28 @@ PUBLISHED: dict[tuple[str, str], dict[str, tuple[float, float]]] = {
     ("y-crop8", "Vid4"): {"DUF": (27.33, 0.8318)},
     ("rgb-crop8", "Vid4"): {"DUF": (25.79, 0.8136)},
 }
+
+# Vid4, x 1000: T-MOVIE and MOVIE of `range_compressed` luma, one evaluated frame per clip.
+PUBLISHED_MOVIE: dict[tuple[str, str], dict[str, tuple[float, float]]] = {
+    ("d3dnet", "Vid4"): {
+        "VSRnet": (26.05, 6.01),
+        "VESPCN": (25.41, 6.02),
+        "DBPN": (21.43, 5.50),
+        "RCAN": (23.49, 5.98),
+        "SOF-VSR": (19.35, 4.25),
+        "TDAN": (18.87, 4.11),
+        "D3Dnet": (15.45, 3.38),
+    },
+}
+
+# Millions of parameters, and "FLOPs" in G for a 1280 x 720 frame. D3Dnet's are multiply-accumulates
+# without its deformable convolutions: everything counted, it needs about 855 G.
+PUBLISHED_COST: dict[str, tuple[float, float]] = {
+    "VSRnet": (0.27, 260.9),
+    "VESPCN": (0.88, 49.8),
+    "DBPN": (10.43, 5213.0),
+    "RCAN": (15.59, 919.0),
+    "SOF-VSR": (1.64, 108.9),
+    "TDAN": (1.97, 288.0),
+    "D3Dnet": (2.58, 408.8),
+}
