@@ -92,15 +92,15 @@ def save_weights(
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """`torch.device` of a name; ``"auto"`` is cuda, then mps, then cpu, as present.
+    """`torch.device` of a name; ``"auto"`` is cuda where present, otherwise cpu.
+
+    Never mps unless asked for: without a kernel of its own it is slower than the CPU's.
 
     Raises:
         ValueError: for an unknown device, or one that this machine or torch does not have.
     """
     if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     accepted = "accepted are auto, cpu, cuda, cuda:N and mps"
     try:
         device = torch.device(device)
