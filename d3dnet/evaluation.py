@@ -4,17 +4,17 @@ Frames flow one way: clips of the set -> low-resolution RGB -> super-resolved fr
 under the protocol -> means -> a table beside the published rows, and JSON.
 """
 
-import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from d3dnet import temporal
 from d3dnet.datasets.imresize import imresize
 from d3dnet.datasets.test_sets import (
     KNOWN_CLIPS,
@@ -36,10 +36,11 @@ from d3dnet.metrics import (
     mean_score,
     score_frame,
 )
-from d3dnet.published import PUBLISHED
+from d3dnet.results import ClipResult, EvaluationResult, FrameResult
 from d3dnet.video.colour import RGB_TO_YCBCR, YCBCR_TO_RGB, YCBCR_ZERO
 
 if TYPE_CHECKING:
+    from d3dnet.complexity import Complexity
     from d3dnet.model import D3Dnet
 
 Mode = Literal["sequence", "window"]
@@ -47,64 +48,22 @@ MODES = ("sequence", "window")
 
 
 @dataclass(frozen=True)
-class FrameResult:
-    """One scored frame; ``index`` counts from 0 in the clip."""
-
-    index: int
-    psnr: float
-    ssim: float
-
-
-@dataclass(frozen=True)
-class ClipResult:
-    """One clip: means over its scored frames.
+class ClipFrames:
+    """The frames of a clip while it is evaluated.
 
     Attributes:
         name: of the clip.
-        psnr: dB.
-        ssim: at most 1.
-        frames: the scored frames.
-        lr: where the low-resolution frames came from; None for ready frames.
-        seconds_per_frame: what super-resolving took; None for ready frames.
+        indices: of the frames in the clip.
+        sr: super-resolved frames as `score_frame` takes them.
+        hr: (T, H, W, 3) uint8 RGB, as many.
+        lr: (T, h, w, 3) uint8 RGB, or None for ready frames.
     """
 
     name: str
-    psnr: float
-    ssim: float
-    frames: tuple[FrameResult, ...]
-    lr: str | None = None
-    seconds_per_frame: float | None = None
-
-
-@dataclass(frozen=True)
-class EvaluationResult:
-    """A set: means over its clips, and notes on what keeps it from comparing with tables."""
-
-    dataset: str
-    protocol: str
-    model: str
-    mode: str | None
-    psnr: float
-    ssim: float
-    clips: tuple[ClipResult, ...]
-    notes: tuple[str, ...] = ()
-
-    def to_json(self) -> str:
-        """Everything, as indented JSON."""
-        return json.dumps(asdict(self), indent=2)
-
-    def table(self) -> str:
-        """Rows of clips, the set's mean, and the published rows of the same protocol."""
-        title = f"{self.dataset}, protocol {self.protocol}"
-        rows = [(clip.name, clip.psnr, clip.ssim) for clip in self.clips]
-        name = self.model if self.mode is None else f"{self.model} ({self.mode})"
-        rows.append((f"mean: {name}", self.psnr, self.ssim))
-        published = PUBLISHED.get((self.protocol, self.dataset), {})
-        rows += [(f"published: {method}", *score) for method, score in published.items()]
-        width = max(len(title), *(len(row[0]) for row in rows))
-        lines = [f"{title:{width}}  {'PSNR':>7}  {'SSIM':>6}"]
-        lines += [f"{row:{width}}  {psnr:7.3f}  {ssim:6.4f}" for row, psnr, ssim in rows]
-        return "\n".join(lines + [f"note: {note}" for note in self.notes])
+    indices: Sequence[int]
+    sr: Sequence[np.ndarray]
+    hr: np.ndarray
+    lr: np.ndarray | None = None
 
 
 def evaluate(
@@ -117,6 +76,9 @@ def evaluate(
     clips: Sequence[str] | None = None,
     device: str = "auto",
     precision: str = "auto",
+    movie: bool = False,
+    tof: bool = False,
+    on_clip: Callable[[ClipFrames], None] | None = None,
     progress: bool = False,
 ) -> EvaluationResult:
     """Super-resolve a test set and score the result.
@@ -131,10 +93,14 @@ def evaluate(
         clips: names of the clips to take; all by default.
         device: as of `load_model`, for a model given by name; so is
         precision.
+        movie: measure MOVIE, which takes half a minute and more for each evaluated frame on a CPU.
+        tof: measure the difference of optical flows.
+        on_clip: is given the frames of each clip once it is scored, for pictures.
         progress: show a bar on stderr.
 
     Raises:
-        ValueError: for an unknown mode, protocol or clip, or frames that do not fit together.
+        ValueError: for an unknown mode, protocol or clip, frames that do not fit together, or clips
+            too short for MOVIE.
         FileNotFoundError: when the set is not there.
     """
     protocol = get_protocol(protocol)
@@ -149,10 +115,29 @@ def evaluate(
         model = load_model(model, device, precision)
     results, notes = [], _incomplete(dataset, found)
     for clip in _progress(found, progress):
-        result, remarks = _evaluate_clip(model, clip, dataset, protocol, mode)
-        results.append(result)
+        hr = clip.read_hr(protocol.max_frames)
+        scored = _scored(protocol, len(hr), clip)
+        if movie:
+            temporal.check_length(len(hr), clip.name, protocol)
+        lr, source, remarks = _low_resolution(clip, hr, dataset, protocol)
+        height, width = cut_size(hr[0], protocol.size_multiple)
+        lr = lr[:, : height // SCALE, : width // SCALE]
+        started = time.perf_counter()
+        sr = list(super_resolve(model, lr, mode))
+        seconds = (time.perf_counter() - started) / len(hr)
+        if protocol.domain == "rgb" and sr[0].ndim == 2:
+            sr = [rgb_from_luma(frame, low) for frame, low in zip(sr, lr, strict=True)]
+        frames = ClipFrames(clip.name, range(len(hr)), sr, hr, lr)
+        result = _score_clip(frames, scored, protocol, movie, tof, device)
+        results.append(replace(result, lr=source, seconds_per_frame=seconds))
         notes += remarks
-    return _result(dataset, protocol, name, None if model == "bicubic" else mode, results, notes)
+        if on_clip is not None:
+            on_clip(frames)
+    if model == "bicubic":
+        return _result(dataset, protocol, name, None, results, notes)
+    return replace(
+        _result(dataset, protocol, name, mode, results, notes), complexity=_complexity(model, mode)
+    )
 
 
 def evaluate_frames(
@@ -162,6 +147,9 @@ def evaluate_frames(
     protocol: str | Protocol = "d3dnet",
     *,
     clips: Sequence[str] | None = None,
+    movie: bool = False,
+    tof: bool = False,
+    on_clip: Callable[[ClipFrames], None] | None = None,
     progress: bool = False,
 ) -> EvaluationResult:
     """Score ready frames, such as published ones, against the ground truth of a test set.
@@ -189,9 +177,9 @@ def evaluate_frames(
         used = len(hr[: protocol.max_frames])
         scored = _scored(protocol, used, clip)
         if len(ready) >= used and len(ready) in (used, len(hr)):
-            pairs = [(index, ready[index]) for index in scored]
+            indices = range(used)
         elif len(ready) == len(scored):
-            pairs = list(zip(scored, ready, strict=True))
+            indices = scored
         else:
             accepted = sorted({len(hr), used, len(scored)}, reverse=True)
             raise ValueError(
@@ -203,7 +191,13 @@ def evaluate_frames(
                 f"{clip.name}: the frames are grey stored as RGB, and were read as RGB; if they "
                 "are luma, store them with one channel"
             )
-        results.append(_clip_result(clip, _score_frames(pairs, hr, protocol)))
+        if movie:
+            temporal.check_length(len(indices), clip.name, protocol)
+        part = slice(indices.start, indices.stop)
+        given = ClipFrames(clip.name, indices, ready[: len(indices)], hr[part])
+        results.append(_score_clip(given, scored, protocol, movie, tof))
+        if on_clip is not None:
+            on_clip(given)
     return _result(dataset, protocol, folder.name, None, results, notes)
 
 
@@ -248,38 +242,52 @@ def rgb_from_luma(sr: np.ndarray, lr: np.ndarray) -> np.ndarray:
     return np.floor(255 * np.clip(rgb, 0, 1) + 0.5).astype(np.uint8)
 
 
-def _evaluate_clip(
-    model: "Literal['bicubic'] | D3Dnet",
-    clip: Clip,
-    dataset: str,
+def _score_clip(
+    frames: ClipFrames,
+    scored: Sequence[int],
     protocol: Protocol,
-    mode: Mode,
-) -> tuple[ClipResult, list[str]]:
-    hr = clip.read_hr(protocol.max_frames)
-    scored = _scored(protocol, len(hr), clip)
-    lr, source, notes = _low_resolution(clip, hr, dataset, protocol)
-    height, width = cut_size(hr[0], protocol.size_multiple)
-    lr = lr[:, : height // SCALE, : width // SCALE]
-    started = time.perf_counter()
-    sr = list(super_resolve(model, lr, mode))
-    seconds = time.perf_counter() - started
-    if protocol.domain == "rgb" and sr[0].ndim == 2:
-        sr = [rgb_from_luma(frame, low) for frame, low in zip(sr, lr, strict=True)]
-    scores = _score_frames([(index, sr[index]) for index in scored], hr, protocol)
-    return _clip_result(clip, scores, source, seconds / len(hr)), notes
+    movie: bool,
+    tof: bool,
+    device: str = "auto",
+) -> ClipResult:
+    """All that is measured on a clip; ``scored`` are the indices of which values are averaged."""
+    position = {index: place for place, index in enumerate(frames.indices)}
+    pairs = [(index, frames.sr[position[index]], frames.hr[position[index]]) for index in scored]
+    scores = _score_frames(pairs, protocol)
+    mean = mean_score([score for _, score in scores])
+    result = ClipResult(
+        frames.name,
+        mean.psnr,
+        mean.ssim,
+        tuple(FrameResult(index, score.psnr, score.ssim) for index, score in scores),
+    )
+    if movie or tof:
+        sr, hr = (temporal.luma_8bit(clip, protocol) for clip in (frames.sr, frames.hr))
+    if movie:
+        result = replace(result, movie=temporal.movie_of_result(sr, hr, protocol, device))
+    if tof:
+        result = replace(result, tof=temporal.tof(sr, hr, protocol.crop))
+    return result
+
+
+def _complexity(model: "D3Dnet", mode: Mode) -> "Complexity | None":
+    from d3dnet.complexity import measure
+    from d3dnet.model import D3Dnet
+
+    return measure(model, mode) if isinstance(model, D3Dnet) else None
 
 
 def _score_frames(
-    results: Sequence[tuple[int, np.ndarray]], hr: np.ndarray, protocol: Protocol
+    frames: Sequence[tuple[int, np.ndarray, np.ndarray]], protocol: Protocol
 ) -> list[tuple[int, Score]]:
-    """Score frames, given with their indices in the clip ``hr``, on every core."""
+    """Score frames, given as index, result and ground truth, on every core."""
 
-    def score(result: tuple[int, np.ndarray]) -> tuple[int, Score]:
-        index, sr = result
-        return index, score_frame(sr, hr[index], protocol)
+    def score(frame: tuple[int, np.ndarray, np.ndarray]) -> tuple[int, Score]:
+        index, sr, hr = frame
+        return index, score_frame(sr, hr, protocol)
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # numpy lets go of the GIL
-        return list(pool.map(score, results))
+        return list(pool.map(score, frames))
 
 
 def _low_resolution(
@@ -317,17 +325,6 @@ def _scored(protocol: Protocol, frames: int, clip: Clip) -> range:
     return scored
 
 
-def _clip_result(
-    clip: Clip,
-    scores: Sequence[tuple[int, Score]],
-    lr: str | None = None,
-    seconds_per_frame: float | None = None,
-) -> ClipResult:
-    mean = mean_score([score for _, score in scores])
-    frames = tuple(FrameResult(index, score.psnr, score.ssim) for index, score in scores)
-    return ClipResult(clip.name, mean.psnr, mean.ssim, frames, lr, seconds_per_frame)
-
-
 def _result(
     dataset: str,
     protocol: Protocol,
@@ -337,8 +334,23 @@ def _result(
     notes: Sequence[str],
 ) -> EvaluationResult:
     mean = mean_score([Score(clip.psnr, clip.ssim) for clip in clips])
+    movies = [clip.movie for clip in clips if clip.movie]
+    seconds = [clip.seconds_per_frame for clip in clips if clip.seconds_per_frame is not None]
+    flows = [clip.tof for clip in clips if clip.tof is not None]
     return EvaluationResult(
-        dataset, protocol.name, model, mode, mean.psnr, mean.ssim, tuple(clips), tuple(notes)
+        dataset,
+        protocol.name,
+        model,
+        mode,
+        mean.psnr,
+        mean.ssim,
+        tuple(clips),
+        tuple(notes),
+        movie=float(np.mean([score.movie for score in movies])) if movies else None,
+        t_movie=float(np.mean([score.temporal for score in movies])) if movies else None,
+        range_compressed=protocol.range_compressed if movies else None,
+        tof=float(np.mean(flows)) if flows else None,
+        seconds_per_frame=float(np.mean(seconds)) if seconds else None,
     )
 
 

@@ -4,11 +4,15 @@
 which lowers them (by 9 to 13 % in MOVIE): `range_compressed`. Never compare across it.
 """
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
+import torch
 
+from d3dnet.gabor import RADIUS
 from d3dnet.metrics import Protocol, cut_size, luma
-from d3dnet.movie import RADIUS, MovieScore, movie
+from d3dnet.movie import MovieScore, evaluated_frames, movie
 
 PUBLISHED_CROP = 10
 PUBLISHED_LENGTH = 2 * RADIUS + 1
@@ -49,21 +53,51 @@ def tof(sr: np.ndarray, hr: np.ndarray, border: int = 0) -> float:
 
 
 def movie_of_result(
-    sr: np.ndarray, hr: np.ndarray, protocol: Protocol, device: str | None = None
+    sr: np.ndarray, hr: np.ndarray, protocol: Protocol, device: str = "auto"
 ) -> MovieScore:
     """MOVIE of a clip, prepared as the protocol says.
 
     Args:
         sr, hr: (T, H, W) uint8 luma; see `luma_8bit`.
         protocol: `Protocol.range_compressed` decides.
-        device: of `movie`.
+        device: of `movie`; "auto" is a GPU where there is one.
+
+    Returns:
+        The score; the frames have their indices in the clip before it was prepared.
 
     Raises:
         ValueError: as `movie`.
     """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    evaluated = movie_frames(len(hr), protocol)
     if protocol.range_compressed:
         sr, hr = range_compressed(sr), range_compressed(hr)
-    return movie(sr, hr, device=device)
+    score = movie(sr, hr, device=device)
+    frames = zip(score.frames, evaluated, strict=True)
+    return replace(score, frames=tuple(replace(frame, index=index) for frame, index in frames))
+
+
+def movie_frames(frames: int, protocol: Protocol) -> list[int]:
+    """Indices, in a clip of so many frames, of those at which `movie_of_result` evaluates MOVIE.
+
+    Raises:
+        ValueError: when the clip is too short.
+    """
+    before = 1 if protocol.range_compressed and frames < PUBLISHED_LENGTH else 0
+    return [index - before for index in evaluated_frames(frames + 2 * before)]
+
+
+def check_length(frames: int, clip: str, protocol: Protocol) -> None:
+    """Refuse a clip, by its name, that has too few frames for `movie_of_result`.
+
+    Raises:
+        ValueError: when it has.
+    """
+    try:
+        movie_frames(frames, protocol)
+    except ValueError as error:
+        raise ValueError(f"clip {clip}: {error}") from None
 
 
 def luma_8bit(frames: np.ndarray | list[np.ndarray], protocol: Protocol) -> np.ndarray:

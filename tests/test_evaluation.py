@@ -24,8 +24,9 @@ from d3dnet.evaluation import (
     rgb_from_luma,
     super_resolve,
 )
-from d3dnet.metrics import luma, score_frame
+from d3dnet.metrics import get_protocol, luma, score_frame
 from d3dnet.model import D3Dnet
+from d3dnet.temporal import movie_of_result, tof
 
 HEIGHT, WIDTH = 32, 48
 SHARED = Path(os.environ.get("D3DNET_SHARED", Path(__file__).parents[2] / "shared"))
@@ -439,3 +440,64 @@ def test_protocol_d3dnet_on_vid4_agrees_with_the_published_arithmetic():
         psnr, ssim = published_scores(published_y(sr), published_y(hr))
         assert score.psnr == pytest.approx(psnr, abs=1e-4)
         assert score.ssim == pytest.approx(ssim, abs=2e-5)
+
+
+class TestTemporalMetrics:
+    @pytest.fixture
+    def root(self, tmp_path) -> Path:
+        for name, seed in (("city", 0), ("walk", 1)):
+            write_frames(tmp_path / "Vid4" / name, frames_of(31, seed, height=80, width=96))
+        return tmp_path
+
+    def test_movie_and_tof_are_measured_per_clip_and_averaged_over_the_set(self, root):
+        result = evaluate("bicubic", "Vid4", root, "d3dnet", movie=True, tof=True)
+        protocol = get_protocol("d3dnet")
+        for clip, found in zip(result.clips, find_clips("Vid4", root), strict=True):
+            frames = found.read_hr()
+            hr = np.floor(luma(frames) + 0.5).astype(np.uint8)
+            sr = np.floor(luma(np.stack(bicubic(frames, "uint8"))) + 0.5).astype(np.uint8)
+            assert clip.movie == movie_of_result(sr, hr, protocol)
+            assert clip.tof == tof(sr, hr, border=8) > 0
+            assert [frame.index for frame in clip.movie.frames] == [15]
+        assert result.movie == pytest.approx(np.mean([c.movie.movie for c in result.clips]))
+        assert result.t_movie == pytest.approx(np.mean([c.movie.temporal for c in result.clips]))
+        assert result.tof == pytest.approx(np.mean([c.tof for c in result.clips]))
+        assert result.range_compressed is True
+
+    def test_ready_frames_give_the_same(self, root, tmp_path):
+        made = evaluate("bicubic", "Vid4", root, "d3dnet", clips=["city"], movie=True, tof=True)
+        hr = find_clips("Vid4", root)[0].read_hr()
+        write_frames(tmp_path / "sr" / "city", np.stack(bicubic(hr, "uint8")))
+        ready = evaluate_frames(tmp_path / "sr", "Vid4", root, "d3dnet", movie=True, tof=True)
+        assert (ready.movie, ready.t_movie, ready.tof) == (made.movie, made.t_movie, made.tof)
+
+    def test_clips_too_short_are_refused_before_the_work(self, root):
+        network = Nearest()
+        with pytest.raises(ValueError, match="clip city: MOVIE: got 31 frames; accepted are 33"):
+            evaluate(network, "Vid4", root, "y-crop0", movie=True)
+        assert network.given == []
+
+    def test_they_are_off_by_default(self, root):
+        result = evaluate("bicubic", "Vid4", root, "d3dnet", clips=["city"])
+        assert (result.movie, result.tof, result.clips[0].movie) == (None, None, None)
+
+
+def test_a_network_has_its_complexity_and_its_time_told(tmp_path):
+    write_frames(tmp_path / "clip", frames_of(3))
+    network = D3Dnet(channels=8, resd3d_blocks=1, res_blocks=1).eval()
+    result = evaluate(network, "mine", tmp_path, "y-crop0")
+    assert result.complexity.parameters == sum(p.numel() for p in network.parameters())
+    assert result.complexity.macs > 0
+    assert result.seconds_per_frame == result.clips[0].seconds_per_frame > 0
+    assert "GMACs are for one 1280x720 frame, sequence mode" in result.table()
+
+
+def test_the_frames_of_each_clip_are_handed_over_once_it_is_scored(tmp_path):
+    hr = frames_of(7, height=40, width=56)
+    write_frames(tmp_path / "clip", hr)
+    given = []
+    evaluate("bicubic", "mine", tmp_path, "d3dnet", on_clip=given.append)
+    (frames,) = given
+    assert frames.name == "clip" and list(frames.indices) == list(range(7))
+    assert np.array_equal(frames.hr, hr) and frames.lr.shape == (7, 8, 12, 3)
+    assert len(frames.sr) == 7 and frames.sr[0].shape == (32, 48, 3)

@@ -8,7 +8,14 @@ import pytest
 
 from d3dnet.metrics import PROTOCOLS, get_protocol, luma
 from d3dnet.movie import movie
-from d3dnet.temporal import luma_8bit, movie_of_result, range_compressed, tof
+from d3dnet.temporal import (
+    check_length,
+    luma_8bit,
+    movie_frames,
+    movie_of_result,
+    range_compressed,
+    tof,
+)
 
 
 def drifting(frames: int, step: float, height: int = 96, width: int = 112) -> np.ndarray:
@@ -90,15 +97,31 @@ class TestRangeCompressed:
         protocol = get_protocol("d3dnet")
         compressed = movie_of_result(sr, hr, protocol)
         assert compressed == movie(range_compressed(sr), range_compressed(hr))
+        assert [frame.index for frame in compressed.frames] == [16]
         cut = np.s_[:, 10:-10, 10:-10]
         plain = movie_of_result(sr[cut], hr[cut], replace(protocol, range_compressed=False))
         assert plain == movie(sr[cut], hr[cut])
         assert 0 < compressed.movie < plain.movie
 
+    @pytest.mark.parametrize(
+        ("frames", "name", "expected"),
+        [(31, "d3dnet", [15]), (33, "d3dnet", [16]), (41, "d3dnet", [16, 24]),
+         (41, "y-crop0", [16, 24])],
+    )  # fmt: skip
+    def test_evaluated_frames_are_told_by_their_index_in_the_clip(self, frames, name, expected):
+        assert movie_frames(frames, get_protocol(name)) == expected
+        if frames == 31:
+            hr = drifting(frames, 0.6, 80, 84)
+            score = movie_of_result(hr // 2, hr, get_protocol(name))
+            assert [frame.index for frame in score.frames] == expected
+
     def test_clips_that_stay_too_short_are_refused(self):
         clip = drifting(30, 1)
         with pytest.raises(ValueError, match="got 32 frames; accepted are 33"):
             movie_of_result(clip, clip, get_protocol("d3dnet"))
+        with pytest.raises(ValueError, match="clip walk: MOVIE: got 32 frames; accepted are 33"):
+            check_length(32, "walk", get_protocol("y-crop0"))
+        check_length(31, "walk", get_protocol("d3dnet"))
 
 
 def test_luma_of_every_kind_of_frame_is_rounded_to_8_bit_and_cut():
