@@ -1,6 +1,6 @@
-"""Builds the compiled CPU kernel, d3dnet/_C_cpu.so; everything else is in pyproject.toml.
+"""Builds the compiled kernels, d3dnet/_C_*.so; everything else is in pyproject.toml.
 
-The kernel is a plain shared library on the LibTorch Stable ABI: no Python headers, no binding, one
+A kernel is a plain shared library on the LibTorch Stable ABI: no Python headers, no binding, one
 build for many versions of torch. It is optional: where it cannot be built, one warning says why and
 the package runs in plain PyTorch. Objects are kept under build/ by a hash of what they are made
 from, so that building again compiles only what changed.
@@ -9,6 +9,7 @@ from, so that building again compiles only what changed.
 import hashlib
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -43,10 +44,12 @@ INSTRUCTION_SETS = {
     "kernel_avx512": [*AVX512, "-mprefer-vector-width=512"],
     "kernel_amx": [*AVX512, "-mprefer-vector-width=512", "-mamx-tile", "-mamx-bf16"],
 }
+BUILD_CUDA_VARIABLE = "D3DNET_BUILD_CUDA"  # 1: build the CUDA kernels, 0: do not
+CUDA_ARCHITECTURES = "7.5 8.0 8.6 8.9 9.0 10.0 12.0"
 
 
 class BuildError(Exception):
-    """Why the compiled kernel cannot be built."""
+    """Why a compiled kernel cannot be built."""
 
 
 def run(command: list[str]) -> str:
@@ -129,10 +132,99 @@ def build_cpu_library(target: Path) -> None:
     partial.replace(target)
 
 
-class BuildLibraries(build_ext):
-    """Builds each extension as a plain shared library; a CUDA one (nvcc) belongs beside it."""
+def nvcc() -> str | None:
+    """Path of the CUDA compiler: $CUDA_HOME's, else one on the PATH or where CUDA installs it."""
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    places = [Path(home) / "bin" / "nvcc"] if home else [shutil.which("nvcc")]
+    places.append("/usr/local/cuda/bin/nvcc")
+    return next((str(place) for place in places if place and Path(place).exists()), None)
 
-    builders = {"d3dnet._C_cpu": build_cpu_library}  # noqa: RUF012
+
+def wants_cuda() -> bool:
+    """Whether to build the CUDA kernels: as the environment says, else if torch has CUDA."""
+    asked = os.environ.get(BUILD_CUDA_VARIABLE, "")
+    if asked:
+        return asked != "0"
+    try:
+        version = (torch_folder() / "version.py").read_text()
+    except BuildError:
+        return False
+    return nvcc() is not None and re.search(r"^cuda\b.*=\s*['\"]", version, re.M) is not None
+
+
+def architecture_flags(wanted: str, known: list[int]) -> list[str]:
+    """Flags of nvcc for an architecture list as torch writes it, "8.0 9.0+PTX"."""
+    flags = []
+    for name in re.split(r"[;,\s]+", wanted.strip()):
+        match = re.fullmatch(r"(\d+)\.(\d+)([af]?)(\+PTX)?", name)
+        if match is None:
+            raise BuildError(
+                f"TORCH_CUDA_ARCH_LIST has {name!r}; accepted: versions such as 8.0, 9.0 or "
+                "12.0+PTX, separated by spaces or semicolons"
+            )
+        number = f"{match[1]}{match[2]}{match[3]}"
+        flags.append(f"-gencode=arch=compute_{number},code=sm_{number}")
+        if match[4]:
+            flags.append(f"-gencode=arch=compute_{number},code=compute_{number}")
+    if os.environ.get("TORCH_CUDA_ARCH_LIST"):
+        return flags
+    # Older compilers do not know the newest GPUs; their PTX serves those.
+    newest = max(known)
+    flags = [flag for flag in flags if int(flag.rsplit("_", 1)[1]) in known]
+    return [*flags, f"-gencode=arch=compute_{newest},code=compute_{newest}"]
+
+
+def build_cuda_library(target: Path) -> None:
+    """Compile cuda_ops/deform_conv3d_cuda.cu into `target`; `BuildError` says why not."""
+    command = nvcc()
+    if command is None:
+        raise BuildError("no nvcc was found; install the CUDA toolkit, or set CUDA_HOME")
+    torch = torch_folder()
+    known = [int(number) for number in re.findall(r"_(\d+)\b", run([command, "--list-gpu-arch"]))]
+    architectures = os.environ.get("TORCH_CUDA_ARCH_LIST") or CUDA_ARCHITECTURES
+    flags = [
+        *("-std=c++17", "-O3", "-shared", "-DTORCH_TARGET_VERSION=0x020a000000000000"),
+        *("-DUSE_CUDA", "-Xcompiler", "-fPIC,-fvisibility=hidden", "--threads", "0"),
+        *architecture_flags(architectures, known),
+        f"-I{torch / 'include'}",
+        *(f"-L{torch / 'lib'}", "-ltorch_cpu"),
+    ]
+    # Beside a torch without CUDA the library can be built, but not loaded.
+    if (torch / "lib" / "libtorch_cuda.so").exists():
+        flags.append("-ltorch_cuda")
+    made_from = hashlib.sha256(shlex.join([command, *flags]).encode())
+    made_from.update((torch / "version.py").read_bytes())
+    for source in sorted([*SOURCES.glob("*.cuh"), *SOURCES.glob("*.cu")]):
+        made_from.update(source.read_bytes())
+    OBJECTS.mkdir(parents=True, exist_ok=True)
+    made = OBJECTS / f"cuda-{made_from.hexdigest()[:16]}.so"
+    if not made.exists():
+        for stale in OBJECTS.glob("cuda-*.so"):
+            stale.unlink()
+        partial = made.with_suffix(".partial")
+        run([command, *flags, "-o", str(partial), str(SOURCES / "deform_conv3d_cuda.cu")])
+        partial.replace(made)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_suffix(".partial")
+    shutil.copyfile(made, partial)
+    partial.replace(target)
+
+
+def copy_cuda_headers(package: Path) -> None:
+    """Put the CUDA kernels' sources into the package: it can compile them where it runs."""
+    folder = package / "cuda_ops"
+    folder.mkdir(parents=True, exist_ok=True)
+    for header in SOURCES.glob("*.cuh"):
+        shutil.copyfile(header, folder / header.name)
+
+
+class BuildLibraries(build_ext):
+    """Builds each extension as a plain shared library."""
+
+    builders = {  # noqa: RUF012
+        "d3dnet._C_cpu": build_cpu_library,
+        "d3dnet._C_cuda": build_cuda_library,
+    }
 
     def get_ext_filename(self, fullname: str) -> str:
         """d3dnet/_C_cpu.so: no Python version in it, for no Python is in it."""
@@ -140,6 +232,8 @@ class BuildLibraries(build_ext):
 
     def run(self) -> None:
         """Build what can be built, and warn of what cannot."""
+        if not self.inplace:
+            copy_cuda_headers(Path(self.build_lib) / "d3dnet")
         for extension in list(self.extensions):
             target = Path(self.build_lib) / self.get_ext_filename(extension.name)
             try:
@@ -155,7 +249,8 @@ class BuildLibraries(build_ext):
             self.copy_extensions_to_source()
 
 
+names = ["d3dnet._C_cpu", *(["d3dnet._C_cuda"] if wants_cuda() else [])]
 setup(
-    ext_modules=[Extension("d3dnet._C_cpu", sources=[], optional=True)],
+    ext_modules=[Extension(name, sources=[], optional=True) for name in names],
     cmdclass={"build_ext": BuildLibraries},
 )

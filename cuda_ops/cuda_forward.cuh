@@ -173,13 +173,15 @@ D3DNET_DEVICE void convolve(const CudaProblem& p) {
       if (gathers) {
         from = gather_from(next, coming, slice);
         sample = shared.samples[next.samples][from.pixel];
-        read_four(p, sample, from, 0, values);
+        if (TensorCores) read_four(p, sample, from, 0, values);
       }
       if (slice < current.slices)
         multiply_slice<T, TensorCores>(
             sums, shared.columns[stage] + warp_row * kRowBytes + slice * kSliceBytes,
             shared.weights[stage] + warp_column * kRowBytes + slice * kSliceBytes, lane);
       if (gathers) {
+        // Without tensor cores the product needs the registers.
+        if (!TensorCores) read_four(p, sample, from, 0, values);
         S blended[kLanes<T>] = {};
         blend_four<T>(p, sample, 0, values, blended);
         if (fours_of(p) > 1) {

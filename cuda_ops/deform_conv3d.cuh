@@ -9,7 +9,7 @@
 
 #ifdef D3DNET_EMULATED
 #define D3DNET_KERNEL(name, threads, blocks) \
-  inline void name(const d3dnet::CudaProblem problem)
+  extern "C" void name(const d3dnet::CudaProblem problem)
 #else
 #define D3DNET_KERNEL(name, threads, blocks)                  \
   extern "C" __global__ void __launch_bounds__(threads, blocks) \
@@ -17,6 +17,7 @@
 #endif
 
 // name, element type, tensor cores, blocks of 256 threads that share a multiprocessor
+#ifndef D3DNET_PRODUCTS
 #define D3DNET_PRODUCTS(X)                        \
   X(bfloat16, d3dnet::bfloat16, true, 2)          \
   X(float16, d3dnet::float16, true, 2)            \
@@ -28,6 +29,7 @@
   X(float16, d3dnet::float16)       \
   X(float32, float)                 \
   X(float64, double)
+#endif
 
 #define D3DNET_DEFINE(name, T, tensor_cores, blocks)                        \
   D3DNET_KERNEL(d3dnet_forward_##name, 256, blocks) {                       \

@@ -11,7 +11,7 @@ or at NaN, is 0 and has no gradient; a corner of weight 0 is not read for the ou
 import torch
 from torch import Tensor
 
-from d3dnet.ops import reference
+from d3dnet.ops import cuda, reference
 from d3dnet.ops.compiled import load_cpu_library, warn_of_fallback
 from d3dnet.ops.contract import Triple, check_tensors, empty_in_layout_of, output_size
 
@@ -41,6 +41,8 @@ def _reference_forward(input: Tensor, *arguments) -> Tensor:
 
 library.impl("deform_conv3d", _reference_forward, "CompositeExplicitAutograd")
 library.impl("deform_conv3d_backward", reference.backward, "CompositeExplicitAutograd")
+library.impl("deform_conv3d", cuda.forward, "CUDA")
+library.impl("deform_conv3d_backward", cuda.backward, "CUDA")
 
 
 @torch.library.register_fake("d3dnet::deform_conv3d", lib=library)

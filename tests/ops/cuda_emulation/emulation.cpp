@@ -10,7 +10,8 @@
 
 #include <ucontext.h>
 
-#include "device.cuh"
+#include "cuda_backward.cuh"
+#include "cuda_forward.cuh"
 
 namespace d3dnet {
 namespace {
@@ -314,3 +315,22 @@ double sum_of_eight_lanes(double value) {
 }  // namespace d3dnet
 
 extern "C" void d3dnet_emulation_order(int order) { d3dnet::order = order; }
+
+// For launches planned in Python: a kernel by its address, and the shared memory that it needs.
+extern "C" void d3dnet_emulate(void* kernel, int x, int y, int z, int threads, int shared_bytes,
+                               const d3dnet::CudaProblem* problem) {
+  d3dnet::emulate(reinterpret_cast<void (*)(d3dnet::CudaProblem)>(kernel), x, y, z, threads,
+                  shared_bytes, *problem);
+}
+template <typename T>
+static int shared_bytes(int kernel) {
+  return int(kernel == 0   ? sizeof(d3dnet::ForwardShared<T>)
+             : kernel == 1 ? sizeof(d3dnet::DataGradientShared<T>)
+                           : sizeof(d3dnet::WeightGradientShared<T>));
+}
+extern "C" int d3dnet_shared_bytes(int element_bytes, int kernel) {
+  return element_bytes == 2   ? shared_bytes<d3dnet::bfloat16>(kernel)
+         : element_bytes == 4 ? shared_bytes<float>(kernel)
+                              : shared_bytes<double>(kernel);
+}
+extern "C" int d3dnet_problem_bytes() { return int(sizeof(d3dnet::CudaProblem)); }
