@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 the input, output or weights are at fault, 2 wrong usage, 
 import argparse
 import math
 import os
+import shlex
 import signal
 import sys
 import warnings
@@ -18,6 +19,7 @@ from d3dnet.metrics import PROTOCOLS
 
 # Nothing that imports torch is imported here: `d3dnet --help` must be quick.
 MODES = ("sequence", "window")
+ON_ERROR = ("fail", "conceal", "stop")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -76,11 +78,38 @@ def _add_upscale(commands: argparse._SubParsersAction) -> None:
         help="where shots begin, which are kept apart: detected (default), nowhere, or a text file "
         "of times, one a line",
     )
-    parser.add_argument(
+    size = parser.add_argument_group("size", "at most four times larger (default)")
+    size.add_argument("--scale", type=float, metavar="S", help="such as 2, 3 or 1.5")
+    size.add_argument("--height", type=int, metavar="ROWS", help="such as 1080")
+    size.add_argument("--width", type=int, metavar="COLUMNS", help="such as 1920")
+    part = parser.add_argument_group("what is read")
+    part.add_argument("--start", metavar="TIME", help="seconds or h:mm:ss.sss, as the file counts")
+    part.add_argument("--end", metavar="TIME", help="the first frame that is left out")
+    part.add_argument("--frames", type=int, metavar="N", help="at most so many")
+    part.add_argument("--no-audio", action="store_true", help="leave the sound out")
+    part.add_argument("--deinterlace", action="store_true", help="make whole frames of fields")
+    part.add_argument(
+        "--on-error",
+        choices=ON_ERROR,
+        default="fail",
+        help="where the file is damaged: fail (default), conceal (repeat the last good frame) or "
+        "stop (keep what is before)",
+    )
+    encoder = parser.add_argument_group("encoder")
+    encoder.add_argument(
         "--codec", default="libx264", help="video encoder of ffmpeg (default: %(default)s)"
     )
-    parser.add_argument(
+    encoder.add_argument(
         "--crf", type=_quality, help="quality of the encoder, lower is better (libx264: 18)"
+    )
+    encoder.add_argument("--preset", help="speed of the encoder, as it names them")
+    encoder.add_argument("--pix-fmt", metavar="NAME", help="default: what keeps the most")
+    encoder.add_argument(
+        "--ffmpeg-args",
+        type=shlex.split,
+        default=(),
+        metavar="WORDS",
+        help="further words for ffmpeg, in one: --ffmpeg-args='-tune film'",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing OUTPUT")
     parser.add_argument(
@@ -118,6 +147,11 @@ def _upscale(options: argparse.Namespace) -> int:
         bar.total = total
         bar.update(done - bar.n)
 
+    def report(found: Any) -> None:
+        if bar is not None:
+            bar.close()
+        print(found.table())
+
     try:
         path = d3dnet.upscale_video(
             options.input,
@@ -127,11 +161,24 @@ def _upscale(options: argparse.Namespace) -> int:
             precision=options.precision,
             mode=options.mode,
             cuts=options.cuts,
+            scale=options.scale,
+            height=options.height,
+            width=options.width,
+            start=options.start,
+            end=options.end,
+            frames=options.frames,
+            deinterlace=options.deinterlace,
+            on_error=options.on_error,
+            sound=not options.no_audio,
             codec=options.codec,
             crf=options.crf,
+            preset=options.preset,
+            pix_fmt=options.pix_fmt,
+            ffmpeg_args=options.ffmpeg_args,
             overwrite=options.overwrite,
             ffmpeg=options.ffmpeg,
             progress=progress,
+            report=report,
         )
     finally:
         if bar is not None:
@@ -164,7 +211,17 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
         "--mode", choices=MODES, default="sequence", help="how to run the network (%(default)s)"
     )
     parser.add_argument("--clips", nargs="+", metavar="NAME", help="only these clips")
+    parser.add_argument(
+        "--movie", action="store_true", help="also MOVIE and T-MOVIE (slow without a GPU)"
+    )
+    parser.add_argument(
+        "--tof", action="store_true", help="also tOF, the difference of optical flows"
+    )
     parser.add_argument("--json", type=Path, metavar="PATH", help="also write everything as JSON")
+    parser.add_argument("--csv", type=Path, metavar="PATH", help="also write a line per frame")
+    parser.add_argument(
+        "--report", type=Path, metavar="PATH", help="also write an HTML report with pictures"
+    )
     parser.add_argument(
         "--expect", type=float, metavar="DB", help="exit with 1 unless the mean PSNR is this ..."
     )
@@ -175,11 +232,26 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from d3dnet.evaluation import evaluate, evaluate_frames
+    from d3dnet import report
+    from d3dnet.evaluation import ClipFrames, evaluate, evaluate_frames
 
-    shared: dict[str, Any] = {"clips": options.clips, "progress": sys.stderr.isatty()}
-    if options.json and not options.json.parent.is_dir():
-        raise FileNotFoundError(f"--json: there is no folder {options.json.parent}; make it first")
+    for name in ("json", "csv", "report"):
+        path = getattr(options, name)
+        if path and not path.parent.is_dir():
+            raise FileNotFoundError(f"--{name}: there is no folder {path.parent}; make it first")
+    pictures = []
+
+    def add_pictures(frames: ClipFrames) -> None:
+        if options.report and len(pictures) < report.MAX_CLIPS:
+            pictures.append(report.clip_pictures(frames, "result"))
+
+    shared: dict[str, Any] = {
+        "clips": options.clips,
+        "movie": options.movie,
+        "tof": options.tof,
+        "on_clip": add_pictures,
+        "progress": sys.stderr.isatty(),
+    }
     if options.frames:
         result = evaluate_frames(
             options.frames, options.dataset, options.root, options.protocol, **shared
@@ -198,6 +270,10 @@ def _evaluate(options: argparse.Namespace) -> int:
     print(result.table())
     if options.json:
         options.json.write_text(result.to_json() + "\n")
+    if options.csv:
+        options.csv.write_text(result.to_csv())
+    if options.report:
+        options.report.write_text(report.html_report(result, pictures), encoding="utf-8")
     if options.expect is None or math.isclose(
         result.psnr, options.expect, rel_tol=0, abs_tol=options.tolerance
     ):

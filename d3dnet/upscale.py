@@ -5,31 +5,40 @@ memory does not grow with the length of the video.
 """
 
 import os
+import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from d3dnet import bicubic
 from d3dnet.checkpoints import load_model
 from d3dnet.video import colour
-from d3dnet.video.decode import Frame, VideoSource
+from d3dnet.video.audit import Audit, audit
+from d3dnet.video.decode import Frame, Reading, VideoSource
 from d3dnet.video.encode import VideoSink
 from d3dnet.video.ffmpeg import find_program
-from d3dnet.video.scenes import read_cuts, shots
+from d3dnet.video.hdr import warn_of_hdr
+from d3dnet.video.scenes import parse_time, read_cuts, shots
+from d3dnet.video.streams import keep
 from d3dnet.video.target import (
     DEFAULT_CODEC,
+    Encoding,
+    Size,
     Target,
     check_output_path,
     target_of,
-    warn_of_loss,
 )
 
 MODES = ("sequence", "window")
+SCALE = colour.SCALE
+MIN_SIZE = 8  # rows and columns that the network needs
 
 
 def upscale_video(
@@ -41,39 +50,64 @@ def upscale_video(
     precision: str = "auto",
     mode: str = "sequence",
     cuts: str | os.PathLike[str] = "auto",
+    scale: float | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    start: str | float | Fraction | None = None,
+    end: str | float | Fraction | None = None,
+    frames: int | None = None,
+    deinterlace: bool = False,
+    on_error: str = "fail",
+    sound: bool = True,
     codec: str = DEFAULT_CODEC,
     crf: float | None = None,
+    preset: str | None = None,
+    pix_fmt: str | None = None,
+    ffmpeg_args: Sequence[str] = (),
     overwrite: bool = False,
     ffmpeg: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int | None], None] | None = None,
+    report: Callable[[Audit], None] | None = None,
 ) -> Path:
-    """Make a video file four times larger in both directions.
+    """Make a video file larger, four times in both directions unless asked otherwise.
 
-    Every frame keeps its time; sound, chapters, metadata, and the subtitles that the container can
-    hold are copied; colours are tagged as they were. The network works
-    on luma; chroma is interpolated. `output` appears only when it is complete.
+    Every frame keeps its time; sound, subtitles, attachments, chapters and metadata are copied as
+    far as the container can hold them, and a warning names what it cannot; colours are tagged as
+    they were. The network works on luma; chroma is interpolated. The result is compared with the
+    source; `output` appears only when it is complete and faithful.
 
     Args:
         input: a file that FFmpeg reads; its first video stream is used.
         output: the result; its extension chooses the container.
         model: "bicubic", name or path for `d3dnet.load_model`, or a loaded network.
         device, precision: as for `d3dnet.load_model`; unused if `model` is a loaded network.
-        mode: "sequence" (each frame sees the whole clip within reach, features are computed once)
+        mode: "sequence" (each frame sees the whole shot within reach, features are computed once)
             or "window" (7 frames for each; beyond the ends the first or last is repeated).
         cuts: where shots begin, which the network sees each by itself: "auto" detects them, "off"
             takes all as one, otherwise a file of times (`d3dnet.video.scenes.read_cuts`).
-        codec: encoder of the ffmpeg program.
-        crf: constant quality of the encoder, lower is better; None for a good one (libx264: 18).
+        scale, height, width: of the result, at most four times larger, by shrinking what the
+            network makes; a side not given follows. Rounded to the even numbers that 4:2:0 needs.
+        start, end, frames: the part of the video: its first frame is the first at or after `start`,
+            its last the last before `end`; seconds or "h:mm:ss.sss", as the file counts them; at
+            most so many frames. A part begins at zero in the result.
+        deinterlace: make whole frames of an interlaced video, which is refused otherwise.
+        on_error: where the file is damaged: "fail", "conceal" (repeat the last good frame) or
+            "stop" (keep the frames before it); what was lost is named in a warning.
+        sound: False leaves it out.
+        codec, crf, preset, pix_fmt: of the encoder; None for what is good or keeps the most.
+        ffmpeg_args: further words for the ffmpeg program, before the name of the result.
         overwrite: replace an existing `output`.
         ffmpeg: path of the program; None for $FFMPEG, else that on the PATH, else the bundled one.
         progress: called after each frame with the number done and the number expected, if known.
+        report: called with the comparison of source and result.
 
     Returns:
         The absolute path of the result.
 
     Raises:
-        InputError: `input` is missing, no video, damaged, or smaller than 8×8.
-        OutputError: `output` cannot be written there, or so; EncoderError if ffmpeg says so.
+        InputError: `input` is missing, no video, damaged, or interlaced.
+        OutputError: `output` cannot be written there, or so; EncoderError if ffmpeg says so;
+            AuditError if the result is not faithful.
         ProgramError: no usable ffmpeg program, or it has no such codec.
         CheckpointError: a wrong weights file.
         ValueError: an unknown mode, device or precision.
@@ -81,24 +115,52 @@ def upscale_video(
     _check_mode(mode)
     program = find_program(ffmpeg)
     starts = cuts if cuts in ("auto", "off") else read_cuts(cuts)
-    with VideoSource(input) as source:
+    size = Size(scale, height, width)
+    reading = Reading(
+        *(None if t is None else parse_time(str(t)) for t in (start, end)),
+        frames=frames,
+        deinterlace=deinterlace,
+        on_error=on_error,
+    )
+    encoding = Encoding(codec, crf, preset, pix_fmt, tuple(ffmpeg_args))
+    with VideoSource(input, reading) as source:
         path = check_output_path(output, source.path, overwrite=overwrite)
-        target = target_of(source, colour.SCALE, program, codec, crf)
-        sink = VideoSink(path, target, source, program)
-        sink.check(source.first_pts)
-        warn_of_loss(path, source)
+        target = target_of(source, size, program, encoding)
+
+        def inspect(part: Path) -> None:
+            found = audit(part, source, target, sink.kept)
+            if report is not None:
+                report(found)
+            found.check(path)
+
+        sink = VideoSink(
+            path, target, source, program, keep(source.streams, path, sound=sound), inspect
+        )
+        sink.check()
+        _warn(path, source, target)
         network = _network(model, device, precision)
         with sink:
             peak = 2**source.layout.depth - 1
             clips = shots(source.frames(), peak, starts, source.time_base)
-            frames = chain.from_iterable(
+            results = chain.from_iterable(
                 upscaled(shot, network, mode, source.layout, target) for shot in clips
             )
-            for done, frame in enumerate(frames, start=1):
+            for done, frame in enumerate(results, start=1):
                 sink.write(frame.planes, frame.pts)
                 if progress is not None:
                     progress(done, source.frames_estimate)
+        if source.damage:
+            warnings.warn(f"{source.path}: {'; '.join(source.damage)}", stacklevel=2)
     return path
+
+
+def _warn(path: Path, source: VideoSource, target: Target) -> None:
+    """Warn of what the result will lack, before the work begins."""
+    warn_of_hdr(path, source.colour.transfer, source.mastering, target.encoding.codec)
+    if source.dynamic_metadata:
+        warnings.warn(f"{path}: without {', '.join(source.dynamic_metadata)}", stacklevel=3)
+    if source.alpha:
+        warnings.warn(f"{path}: without the transparency (alpha) of its source", stacklevel=3)
 
 
 def upscale_frames(
@@ -123,7 +185,7 @@ def upscale_frames(
         device). Values are rounded and clipped to the range of the type.
 
     Raises:
-        ValueError: another shape or dtype, no frame, a frame smaller than 8×8, or an unknown mode,
+        ValueError: another shape or dtype, no frame, no pixel, or an unknown mode,
             device or precision. CheckpointError for a wrong weights file.
     """
     _check_mode(mode)
@@ -150,7 +212,7 @@ def upscale_frames(
             yield torch.from_numpy(unit)[None]
 
     count, height, width = frames.shape[:3]
-    size = (colour.SCALE * height, colour.SCALE * width)
+    size = (SCALE * height, SCALE * width)
     result = np.empty((count, *size, *frames.shape[3:]), frames.dtype)
     for index, luma in enumerate(run_network(network, luma_frames(), mode)):
         values = luma[0].float().cpu().numpy()
@@ -174,21 +236,33 @@ def upscaled(
             waiting.append((frame.pts, chroma))
             yield torch.from_numpy(luma)[None]
 
+    size = (target.height, target.width)
     for luma in run_network(network, luma_frames(), mode):
         pts, chroma = waiting.popleft()
         array = luma[0].float().cpu().numpy()
-        yield Frame(colour.from_network(array, chroma, source, target.layout), pts)
+        yield Frame(colour.from_network(array, chroma, source, target.layout, size), pts)
 
 
 def run_network(network: nn.Module, luma: Iterable[Tensor], mode: str) -> Iterator[Tensor]:
-    """(1, h, w) float32 luma frames in [0, 1] to as many (1, 4h, 4w), one by one, in order."""
-    results = network.stream(luma) if mode == "sequence" else _windows(network, luma)
+    """(1, h, w) float32 luma frames in [0, 1] to as many (1, 4h, 4w), one by one, in order.
+
+    Frames of less than 8 rows or columns are padded with the last one, and cut again.
+    """
+    size: list[int] = []
+
+    def padded() -> Iterator[Tensor]:
+        for frame in luma:
+            size[:] = [SCALE * length for length in frame.shape[1:]]
+            rows, columns = (max(0, MIN_SIZE - length) for length in frame.shape[1:])
+            yield F.pad(frame[None], (0, columns, 0, rows), mode="replicate")[0]
+
+    results = network.stream(padded()) if mode == "sequence" else _windows(network, padded())
     while True:
         with torch.inference_mode():  # not around a yield, where it would leak to the caller
             result = next(results, None)
         if result is None:
             return
-        yield result
+        yield result[:, : size[0], : size[1]]
 
 
 def _windows(network: nn.Module, luma: Iterable[Tensor]) -> Iterator[Tensor]:
@@ -245,7 +319,5 @@ def _check_frames(frames: np.ndarray) -> None:
         raise ValueError(
             f"frames: got dtype {frames.dtype}; accepted are uint8, uint16 and floating point"
         )
-    if len(frames) == 0 or min(frames.shape[1:3]) < 8:
-        raise ValueError(
-            f"frames: got shape {frames.shape}; accepted is one frame or more of at least 8×8"
-        )
+    if 0 in frames.shape:
+        raise ValueError(f"frames: got shape {frames.shape}; accepted is one pixel or more")

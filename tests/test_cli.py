@@ -12,6 +12,7 @@ import d3dnet
 import d3dnet.checkpoints
 import d3dnet.upscale
 from d3dnet.cli import build_parser, main
+from d3dnet.video.decode import ON_ERROR
 from tests.video.clips import make_clip, video_times
 from tests.video.stand_in import BilinearNetwork
 
@@ -63,15 +64,29 @@ def test_upscale_prints_the_path_last_and_shows_progress_on_stderr(clip, stand_i
 def test_options_reach_the_pipeline(clip, monkeypatch):
     seen = {}
 
-    def upscale_video(input, output, *, progress, **options):
+    def upscale_video(input, output, *, progress, report, **options):
         seen.update(options, input=input, output=output)
         return Path(output)
 
     monkeypatch.setattr(d3dnet, "upscale_video", upscale_video, raising=False)
     words = "upscale in.mp4 out.mkv --model m.pth.tar --device cuda:1 --precision bfloat16"
     words += " --mode window --cuts off --codec libx265 --crf 21.5 --overwrite --ffmpeg /opt/ffmpeg"
-    assert main(words.split()) == 0
+    words += " --scale 1.5 --start 0:01 --end 70.5 --frames 9 --deinterlace --on-error conceal"
+    words += " --no-audio --preset slow --pix-fmt yuv444p --ffmpeg-args=-tune_film"
+    assert main([word.replace("_", " ") for word in words.split()]) == 0
     assert seen == {
+        "scale": 1.5,
+        "height": None,
+        "width": None,
+        "start": "0:01",
+        "end": "70.5",
+        "frames": 9,
+        "deinterlace": True,
+        "on_error": "conceal",
+        "sound": False,
+        "preset": "slow",
+        "pix_fmt": "yuv444p",
+        "ffmpeg_args": ["-tune", "film"],
         "input": "in.mp4",
         "output": "out.mkv",
         "model": "m.pth.tar",
@@ -90,6 +105,7 @@ def test_the_choices_of_the_command_line_are_those_of_the_library():
     upscale = build_parser()._subparsers._group_actions[0].choices["upscale"]
     choices = {action.dest: action.choices for action in upscale._actions}
     assert set(choices["mode"]) == set(d3dnet.upscale.MODES)
+    assert choices["on_error"] == ON_ERROR
     assert set(choices["precision"]) == {"auto", *d3dnet.checkpoints.PRECISIONS}
 
 
@@ -168,16 +184,11 @@ def test_wrong_usage_exits_with_two(arguments, capsys):
 
 
 def test_warnings_are_one_line_on_stderr(tmp_path, stand_in, capsys):
-    clip = make_clip(
-        *(tmp_path / "tv.mp4", "-c:v", "libx264", "-flags", "+ilme+ildct"),
-        size="32x32",
-        filters="setfield=tff",
-        frames=2,
-    )
+    clip = make_clip(tmp_path / "hdr.mp4", filters="setparams=color_trc=smpte2084", frames=2)
     assert main(["upscale", str(clip), str(tmp_path / "out.mp4")]) == 0
     first = capsys.readouterr().err.splitlines()[0]
     assert first.startswith("d3dnet: warning: ")
-    assert "interlaced" in first
+    assert "trained on SDR" in first
 
 
 def test_an_interruption_exits_with_130_and_leaves_nothing_behind(clip, monkeypatch, capsys):

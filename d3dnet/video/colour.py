@@ -14,6 +14,8 @@ from typing import Literal
 
 import numpy as np
 
+from d3dnet.video.resample import Grid, resample_chroma, resample_luma
+
 SCALE = 4
 LUMA_BLACK, LUMA_SPAN = 16.0, 219.0  # limited range, in 8-bit code values
 CHROMA_ZERO, CHROMA_SPAN = 128.0, 224.0
@@ -76,6 +78,11 @@ def chroma_offset(location: str, step: tuple[int, int]) -> tuple[float, float]:
     return row * (step[0] - 1), column * (step[1] - 1)
 
 
+def grid_of(layout: Layout) -> Grid:
+    """Where the chroma samples of `layout` lie."""
+    return Grid(layout.chroma_step, layout.chroma_offset)
+
+
 def to_network(
     planes: Sequence[np.ndarray], layout: Layout
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
@@ -95,21 +102,36 @@ def to_network(
 
 
 def from_network(
-    luma: np.ndarray, chroma: Sequence[np.ndarray], source: Layout, target: Layout
+    luma: np.ndarray,
+    chroma: Sequence[np.ndarray],
+    source: Layout,
+    target: Layout,
+    size: tuple[int, int] | None = None,
 ) -> tuple[np.ndarray, ...]:
     """The network's luma (4h, 4w) and chroma as it came out of `to_network` to `target`'s planes.
 
     Chroma is interpolated from `source`'s grid onto that of `target`, four times larger; grey
     becomes neutral chroma where `target` has any.
+
+    Args:
+        size: (rows, columns) of the result where it is not four times larger: luma is made smaller
+            from that, chroma is interpolated at once (`d3dnet.video.resample`).
     """
-    height, width = luma.shape
+    height, width = size or luma.shape
     sizes = target.plane_sizes(height, width)
     code_values = luma * np.float32(255)
+    if size is not None and size != luma.shape:
+        scale = (SCALE * height / luma.shape[0], SCALE * width / luma.shape[1])
+        code_values = resample_luma(code_values, size)
+        chroma = [
+            resample_chroma(plane, sizes[1], scale, grid_of(source), grid_of(target))
+            for plane in chroma
+        ]
+    elif target.family != "grey":
+        chroma = [enlarge_chroma(plane, sizes[1], source, target) for plane in chroma]
     if target.family == "grey":
         return (_compress(code_values, target, LUMA_BLACK, LUMA_SPAN),)
-    if chroma:
-        chroma = [enlarge_chroma(plane, sizes[1], source, target) for plane in chroma]
-    else:
+    if not chroma:
         chroma = [np.full(sizes[1], CHROMA_ZERO, np.float32)] * 2
     if target.family == "rgb":
         red, green, blue = ycbcr_to_rgb(code_values, *chroma)

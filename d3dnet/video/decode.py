@@ -1,7 +1,7 @@
 """A video file to frames: planes as they are stored, and the exact time of each."""
 
+import heapq
 import os
-import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,19 +11,28 @@ from pathlib import Path
 
 import av
 import av.filter
-import av.logging
 import numpy as np
 from av.stream import Disposition
-from av.video.format import VideoFormat
 
-from d3dnet.video.colour import Layout, chroma_offset
+from d3dnet.video.colour import Layout
 from d3dnet.video.errors import InputError
+from d3dnet.video.hdr import Mastering, dynamic_metadata, mastering_of
+from d3dnet.video.picture import (
+    RANGE_FULL,
+    RANGE_LIMITED,
+    RANGE_UNSPECIFIED,
+    UNSPECIFIED,
+    flipped_offset,
+    has_alpha,
+    layout_of,
+    orientation,
+    planar_format,
+    planes,
+    shown_info,
+)
+from d3dnet.video.streams import Streams, streams_of
 
-MIN_SIZE = 8
-
-# FFmpeg's values of color_range, colorspace, ...; all but the range are those of ITU-T H.273.
-UNSPECIFIED = 2
-RANGE_UNSPECIFIED, RANGE_LIMITED, RANGE_FULL = 0, 1, 2
+ON_ERROR = ("fail", "conceal", "stop")
 
 
 @dataclass(frozen=True)
@@ -49,61 +58,81 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class Orientation:
-    """What turns a stored picture into the shown one: transpose, then flip."""
+class Reading:
+    """Which frames of a video are read, and how.
 
-    transpose: bool = False
-    flip_rows: bool = False
-    flip_columns: bool = False
+    Attributes:
+        start, end: times in seconds, as the file has them: the first frame is the first not before
+            `start`, the last the last before `end`; None for all.
+        frames: at most so many.
+        deinterlace: make whole frames of an interlaced video, one of each two fields.
+        on_error: what to do with damage: "fail", "conceal" (repeat the last good frame at the times
+            of those that are lost), or "stop" (the frames before it are all).
+    """
 
-    def apply(self, plane: np.ndarray) -> np.ndarray:
-        plane = plane.T if self.transpose else plane
-        plane = plane[::-1] if self.flip_rows else plane
-        return plane[:, ::-1] if self.flip_columns else plane
+    start: Fraction | None = None
+    end: Fraction | None = None
+    frames: int | None = None
+    deinterlace: bool = False
+    on_error: str = "fail"
+
+    def __post_init__(self) -> None:
+        if self.on_error not in ON_ERROR:
+            raise ValueError(f"on_error: got {self.on_error!r}; accepted are {', '.join(ON_ERROR)}")
+        if self.frames is not None and self.frames < 1:
+            raise ValueError(f"frames: got {self.frames}; accepted is a number from 1 up")
+        if None not in (self.start, self.end) and self.start >= self.end:
+            raise ValueError(f"end: got {float(self.end)}; accepted is a time after the start")
+
+    @property
+    def is_part(self) -> bool:
+        """Whether a part of the video may be asked for."""
+        return (self.start, self.end, self.frames) != (None, None, None)
 
 
 class VideoSource:
-    """The first video stream of a file, opened for reading from its start, once.
+    """The first video stream of a file, opened for reading once.
 
     A rotation or flip in the file is applied: frames come out as they are to be seen.
 
+    Args:
+        path: the file.
+        reading: which frames, and how.
+
     Attributes:
-        path: absolute path of the file.
+        path: absolute path of the file; `reading`: as given.
         height, width: luma samples of a frame.
         layout, colour: what the planes mean, and the tags that say so.
+        mastering: of HDR.
+        alpha: whether the first frame is transparent anywhere; alpha is not read.
         time_base: seconds per unit of a frame's pts.
         frame_rate: average frames per second, as far as the container knows; at least a guess.
         sample_aspect_ratio: width of a pixel over its height; None where the file does not say.
-        subtitles: codec name of each subtitle stream.
-        attachments: number of attached files, such as fonts.
-        metadata: the video stream's language and title, where it has any.
-        frames_estimate: how many frames the container claims, or None. Never relied upon.
+        streams: what else is in the file.
+        first_pts: time of the first frame, in units of the time base.
+        damage: what could not be decoded, as text; grows while frames are read.
 
     Raises:
-        InputError: missing, not a video, damaged beyond reading, or smaller than 8×8.
+        InputError: missing, not a video, damaged beyond reading, interlaced (without
+            `deinterlace`), or nothing in the part that was asked for.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], reading: Reading = Reading()) -> None:
         self.path = Path(os.path.abspath(path))
-        self._container = _open(self.path)
+        self.damage: list[str] = []
+        self.reading = reading
+        self._open()
         try:
-            self._stream = _video_stream(self._container, self.path)
-            self._stream.thread_type = "AUTO"
             self.time_base: Fraction = self._stream.time_base
             self.frame_rate = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
-            streams = self._container.streams
-            self.subtitles = tuple(_codec_name(stream) for stream in streams.subtitles)
-            self.attachments = len(streams.attachments)
-            self.metadata = {
-                key: value
-                for key, value in self._stream.metadata.items()
-                if key in ("language", "title") and value != "und"
-            }
-            self._pictures = self._decoded()
-            first = next(self._pictures, None)
+            self.streams: Streams = streams_of(self._container, self._stream)
+            first = self._seek()
             if first is None:
-                raise InputError(f"{self.path}: no frame of its video stream can be decoded")
-            self._first = first
+                asked = " in the part that was asked for" if reading.is_part else ""
+                raise InputError(
+                    f"{self.path}: no frame of its video stream{asked} can be decoded"
+                    + "".join(f" ({what})" for what in self.damage[:1])
+                )
             self._describe(first)
         except BaseException:
             self._container.close()
@@ -120,69 +149,185 @@ class VideoSource:
 
     @property
     def frames_estimate(self) -> int | None:
-        stream, container = self._stream, self._container
-        if stream.frames:
+        """How many frames the container claims, or None. Never relied upon."""
+        stream, container, reading = self._stream, self._container, self.reading
+        if stream.frames and not reading.is_part:
             return stream.frames
         if stream.duration:
-            return max(1, round(stream.duration * self.time_base * self.frame_rate))
-        if container.duration:
-            return max(1, round(Fraction(container.duration, av.time_base) * self.frame_rate))
-        return None
+            seconds = stream.duration * self.time_base
+        elif container.duration:
+            seconds = Fraction(container.duration, av.time_base)
+        else:
+            return reading.frames
+        count = stream.frames or max(1, round(seconds * self.frame_rate))
+        if reading.start is not None or reading.end is not None:
+            begin = (stream.start_time or 0) * self.time_base
+            start = begin if reading.start is None else max(begin, reading.start)
+            end = begin + seconds
+            end = end if reading.end is None else min(end, reading.end)
+            count = max(1, round((end - start) * self.frame_rate))
+        return min(count, reading.frames) if reading.frames else count
 
     @property
-    def first_pts(self) -> int:
-        """Time of the first frame, in units of the time base."""
-        return _time_of(self._first) or 0
+    def end(self) -> Fraction | None:
+        """Time in seconds where the part ends that is read; None for the end of the file."""
+        reading = self.reading
+        if reading.frames is None:
+            return reading.end
+        first = self.first_pts * self.time_base
+        with _opened(self.path) as container:
+            stream = _video_stream(container, self.path)
+            times = sorted(p.pts for p in container.demux(stream) if p.pts is not None)
+        times = [time * self.time_base for time in times if time * self.time_base >= first]
+        if len(times) > reading.frames:
+            after = times[reading.frames]
+            return after if reading.end is None else min(after, reading.end)
+        return reading.end
 
     def frames(self) -> Iterator[Frame]:
-        """Every frame of the stream, in the order of their times, which strictly increase.
+        """Every frame, in the order of their times, which strictly increase.
 
         A frame without a time, or with one that does not follow its predecessor's, gets the next
         time that a constant frame rate, or else the time base, allows.
 
         Raises:
-            InputError: the file is damaged, or its frames change their size or pixel format.
+            InputError: the file is damaged (and `on_error` is "fail"), or its frames change their
+                size or pixel format.
         """
-        step = max(1, round(1 / (self.frame_rate * self.time_base)))
-        last: int | None = None
-        stored = (self._first.width, self._first.height, self._first.format.name)
-        for frame in chain([self._first], self._pictures):
-            if (frame.width, frame.height, frame.format.name) != stored:
+        stored, warned = None, False
+        for count, (frame, pts) in enumerate(self._pictures):
+            kind = (frame.width, frame.height, frame.format.name)
+            stored = stored or kind
+            if kind != stored:
                 raise InputError(
-                    f"{self.path}: the picture changes from {stored} to "
-                    f"{(frame.width, frame.height, frame.format.name)} within the stream, which is "
-                    "not supported; convert it to one size and pixel format first"
+                    f"{self.path}: the picture changes from {stored} to {kind} within the stream, "
+                    "which is not supported; convert it to one size and pixel format first"
                 )
-            pts = _time_of(frame)
-            if pts is None:
-                pts = 0 if last is None else last + step
-            elif last is not None and pts <= last:
-                pts = last + 1
-            last = pts
-            planes = _planes(frame, self._stored_format)
-            yield Frame(tuple(self._orientation.apply(plane) for plane in planes), pts)
+            if self.reading.end is not None and pts * self.time_base >= self.reading.end:
+                return
+            if self.reading.frames is not None and count >= self.reading.frames:
+                return
+            if frame.interlaced_frame and not (warned or self.reading.deinterlace):
+                warned = True
+                warnings.warn(
+                    f"{self.path}: interlaced from {float(pts * self.time_base):.3f} s on; "
+                    "see --deinterlace",
+                    stacklevel=2,
+                )
+            turned = map(self._orientation.apply, planes(frame, self._stored_format))
+            yield Frame(tuple(turned), pts)
 
-    def _decoded(self) -> Iterator[av.VideoFrame]:
-        count = 0
+    def _open(self) -> None:
+        self._container = _opened(self.path)
         try:
-            for frame in self._container.decode(self._stream):
-                yield frame
+            self._stream = _video_stream(self._container, self.path)
+        except BaseException:
+            self._container.close()
+            raise
+        self._stream.thread_type = "AUTO"
+
+    def _seek(self) -> av.VideoFrame | None:
+        """Go to the first frame that was asked for, and return it; `_pictures` begins with it."""
+        start = self.reading.start
+        if start is not None:
+            try:
+                self._container.seek(int(start / self.time_base), stream=self._stream)
+                early = next(self._decoded(), None)
+                reached = early is not None and early[1] * self.time_base <= start
+            except (av.FFmpegError, OSError, InputError):
+                reached = False
+            self._container.close()
+            self.damage.clear()
+            self._open()
+            if reached:
+                self._container.seek(int(start / self.time_base), stream=self._stream)
+        pictures = self._timed()
+        for frame, pts in pictures:
+            time = pts * self.time_base
+            if self.reading.end is not None and time >= self.reading.end:
+                return None
+            if start is None or time >= start:
+                self.first_pts = pts
+                self._pictures = chain([(frame, pts)], pictures)
+                return frame
+        return None
+
+    def _timed(self) -> Iterator[tuple[av.VideoFrame, int]]:
+        """Frames as they are used, with times that increase."""
+        step = max(1, round(1 / (self.frame_rate * self.time_base)))
+        pictures = self._decoded()
+        if self.reading.deinterlace:
+            pictures = _deinterlaced(pictures, self.time_base)
+        return increasing_times(pictures, step)
+
+    def _decoded(self) -> Iterator[tuple[av.VideoFrame, int | None]]:
+        """Frames and their times; what is damaged is treated as `on_error` says."""
+        conceal = self.reading.on_error == "conceal"
+        waiting: list[int] = []  # times of packets whose frame has not come out
+        good: av.VideoFrame | None = None
+        count = faults = 0
+        packets = self._container.demux(self._stream)
+        while True:
+            decoded, reason, ended = [], "", False
+            try:
+                packet = next(packets, None)
+                ended = packet is None
+                if packet is not None:
+                    if conceal and packet.pts is not None:
+                        heapq.heappush(waiting, packet.pts)
+                    decoded = packet.decode()
+            except av.EOFError:
+                ended = True
+            except (av.FFmpegError, OSError) as error:
+                reason = _reason(error)
+                ended = isinstance(error, OSError) and not isinstance(error, av.InvalidDataError)
+            for frame in decoded:
+                pts = frame.pts if frame.pts is not None else frame.dts
+                if conceal and good is not None:
+                    if frame.is_corrupt:
+                        faults += 1
+                        continue
+                    yield from self._concealed(good, waiting, pts, faults)
+                while waiting and pts is not None and waiting[0] <= pts:
+                    heapq.heappop(waiting)
+                good, faults = frame, 0
+                yield frame, pts
                 count += 1
-        except (av.FFmpegError, OSError) as error:
-            raise InputError(
-                f"{self.path}: damaged after {count} frames ({_reason(error)})"
-            ) from error
+            if reason:
+                if self.reading.on_error == "fail":
+                    raise InputError(
+                        f"{self.path}: damaged after {count} frames ({reason}); "
+                        "see --on-error conceal, or stop"
+                    )
+                faults += 1
+                if self.reading.on_error == "stop":
+                    self.damage.append(f"damaged after {count} frames ({reason}); it ends there")
+                    return
+            if ended:
+                if conceal and good is not None:
+                    yield from self._concealed(good, waiting, None, faults)
+                return
+
+    def _concealed(
+        self, good: av.VideoFrame, waiting: list[int], until: int | None, faults: int
+    ) -> Iterator[tuple[av.VideoFrame, int]]:
+        """The last good frame again for each that was lost before `until`."""
+        while waiting and (until is None or waiting[0] < until):
+            lost = heapq.heappop(waiting)
+            if faults:
+                self.damage.append(f"lost at {float(lost * self.time_base):.3f} s, concealed")
+                yield good, lost
 
     def _describe(self, frame: av.VideoFrame) -> None:
-        self._orientation = _orientation(frame)
+        self._orientation = orientation(frame)
         transpose = self._orientation.transpose
-        location, interlaced = _shown_info(frame)
-        if interlaced:
-            warnings.warn(
-                f"{self.path}: interlaced; the network expects whole frames", stacklevel=4
+        location, interlaced = shown_info(frame)
+        if interlaced and not self.reading.deinterlace:
+            raise InputError(
+                f"{self.path}: interlaced; the network needs whole frames: use --deinterlace"
             )
         full = frame.color_range == RANGE_FULL or frame.format.name.startswith("yuvj")
-        self._stored_format = _planar_format(frame.format)
+        self._stored_format = planar_format(frame.format)
         stored = layout_of(self._stored_format, location=location, full_range=full)
         if stored.family == "grey" and frame.color_range != RANGE_LIMITED:
             full = True  # as FFmpeg reads grey pictures that do not say
@@ -195,10 +340,13 @@ class VideoSource:
             transfer=frame.color_trc,
             chroma_location=location,
         )
+        self.mastering: Mastering = mastering_of(frame)
+        self.dynamic_metadata = dynamic_metadata(frame)
+        self.alpha = has_alpha(frame)
         self.height, self.width = frame.height, frame.width
         step, offset = stored.chroma_step, stored.chroma_offset
         sizes = [(frame.height, frame.width), *stored.plane_sizes(frame.height, frame.width)[1:2]]
-        offset = _flipped_offset(sizes, step, offset, self._orientation)
+        offset = flipped_offset(sizes, step, offset, self._orientation)
         aspect = self._stream.sample_aspect_ratio
         if transpose:
             self.height, self.width = frame.width, frame.height
@@ -213,45 +361,23 @@ class VideoSource:
             chroma_offset=offset,
             full_range=full,
         )
-        if min(self.height, self.width) < MIN_SIZE:
-            raise InputError(
-                f"{self.path}: {self.width}×{self.height} is too small; "
-                f"at least {MIN_SIZE}×{MIN_SIZE} is needed"
-            )
 
 
-def layout_of(
-    pixel_format: str, *, location: str = "unspecified", full_range: bool = False
-) -> Layout:
-    """The layout of a planar pixel format, by FFmpeg's names of it and of a chroma location.
-
-    Raises:
-        ValueError: not one of the planar little-endian formats of 8 to 16 bits without alpha.
-    """
-    described = VideoFormat(pixel_format, 64, 64)
-    parts = described.components
-    planar = sorted(part.plane for part in parts) == list(range(len(parts)))
-    if (
-        not planar
-        or len(parts) not in (1, 3)
-        or described.has_palette
-        or described.is_big_endian
-        or "msb" in pixel_format
-        or not 8 <= parts[0].bits <= 16
-        or (pixel_format.endswith("f16le"))
-    ):
-        raise ValueError(f"{pixel_format} is not planar little-endian of 8 to 16 bits")
-    if len(parts) == 1:
-        return Layout(pixel_format, "grey", parts[0].bits, full_range=full_range)
-    if described.is_rgb:
-        return Layout(pixel_format, "rgb", parts[0].bits, full_range=True)
-    step = (64 // parts[1].height, 64 // parts[1].width)
-    return Layout(
-        pixel_format, "yuv", parts[0].bits, step, chroma_offset(location, step), full_range
-    )
+def increasing_times(
+    pictures: Iterator[tuple[av.VideoFrame, int | None]], step: int
+) -> Iterator[tuple[av.VideoFrame, int]]:
+    """A time for every picture: `step` after the last where it has none, or else at least 1."""
+    last: int | None = None
+    for frame, pts in pictures:
+        if pts is None:
+            pts = 0 if last is None else last + step
+        elif last is not None and pts <= last:
+            pts = last + 1
+        last = pts
+        yield frame, pts
 
 
-def _open(path: Path) -> av.container.InputContainer:
+def _opened(path: Path) -> av.container.InputContainer:
     if not path.exists():
         raise InputError(f"{path}: no such file")
     if path.is_dir():
@@ -274,105 +400,39 @@ def _video_stream(container: av.container.InputContainer, path: Path) -> av.Vide
     raise InputError(f"{path}: no video stream, only: {', '.join(kinds) or 'nothing'}")
 
 
-def _time_of(frame: av.VideoFrame) -> int | None:
-    return frame.pts if frame.pts is not None else frame.dts
+def _deinterlaced(
+    pictures: Iterator[tuple[av.VideoFrame, int | None]], time_base: Fraction
+) -> Iterator[tuple[av.VideoFrame, int | None]]:
+    """One whole frame of each two fields, by FFmpeg's bwdif, at the time of the first field."""
+    graph = None
+    times: list[int | None] = []
+    for frame, pts in pictures:
+        if graph is None:
+            graph = av.filter.Graph()
+            source = graph.add_buffer(
+                width=frame.width, height=frame.height, format=frame.format, time_base=time_base
+            )
+            bwdif, sink = graph.add("bwdif", "mode=send_frame"), graph.add("buffersink")
+            source.link_to(bwdif)
+            bwdif.link_to(sink)
+            graph.configure()
+        times.append(pts)
+        graph.push(frame)
+        yield from _pulled(graph, times)
+    if graph is not None:
+        graph.push(None)
+        yield from _pulled(graph, times)
 
 
-def _codec_name(stream: av.stream.Stream) -> str:
-    return stream.codec_context.name if stream.codec_context is not None else "unknown"
-
-
-def _planar_format(stored: VideoFormat) -> str:
-    """The planar little-endian format without alpha that holds all that `stored` can."""
-    name = stored.name.replace("yuvj", "yuv").replace("yuva", "yuv").replace("gbrap", "gbrp")
-    try:
-        return layout_of(name).pixel_format
-    except ValueError:
-        pass
-    bits = max(part.bits for part in stored.components) if stored.components else 8
-    depth = next((depth for depth in (8, 10, 12, 14, 16) if bits <= depth), 16)
-    suffix = "" if depth == 8 else f"{depth}le"
-    if stored.is_rgb or stored.has_palette or stored.is_bayer or stored.name.startswith("xyz"):
-        return f"gbrp{suffix}"
-    if not any(part.is_chroma for part in stored.components):
-        return f"gray{suffix}"
-    step = (16 // stored.chroma_height(16), 16 // stored.chroma_width(16))
-    kinds = {(2, 2): "420", (1, 2): "422", (1, 1): "444", (2, 1): "440", (1, 4): "411"}
-    return f"yuv{kinds.get(step, '444')}p{suffix}"
-
-
-def _planes(frame: av.VideoFrame, planar_format: str) -> list[np.ndarray]:
-    """Planes of a frame, without padding; a view into it where its format is planar already."""
-    name = frame.format.name.replace("yuvj", "yuv").replace("yuva", "yuv").replace("gbrap", "gbrp")
-    if name != planar_format:
-        frame = frame.reformat(format=planar_format)
-    layout = layout_of(planar_format)
-    planes = []
-    sizes = layout.plane_sizes(frame.height, frame.width)
-    for plane, (rows, columns) in zip(frame.planes, sizes, strict=False):  # alpha is left out
-        samples = np.frombuffer(plane, layout.dtype)
-        samples = samples.reshape(rows, abs(plane.line_size) // layout.dtype.itemsize)
-        samples = samples[::-1] if plane.line_size < 0 else samples
-        planes.append(samples[:, :columns])
-    return planes
-
-
-def _orientation(frame: av.VideoFrame) -> Orientation:
-    """From the display matrix, which maps (x, y) to (a·x + c·y, b·x + d·y)."""
-    data = frame.side_data.get("DISPLAYMATRIX")
-    if data is None:
-        return Orientation()
-    a, b, _, c, d = np.frombuffer(data, np.int32)[:5]
-    if abs(int(a)) + abs(int(d)) >= abs(int(b)) + abs(int(c)):
-        return Orientation(False, flip_rows=bool(d < 0), flip_columns=bool(a < 0))
-    return Orientation(True, flip_rows=bool(b < 0), flip_columns=bool(c < 0))
-
-
-def _flipped_offset(
-    sizes: list[tuple[int, int]],
-    step: tuple[int, int],
-    offset: tuple[float, float],
-    orientation: Orientation,
-) -> tuple[float, float]:
-    """Where the first chroma sample lies after the flips, in stored rows and columns."""
-    flips = (orientation.flip_rows, orientation.flip_columns)
-    if orientation.transpose:
-        flips = flips[::-1]
-    if len(sizes) < 2:
-        return offset
-    luma, chroma = sizes
-    return tuple(
-        (luma[axis] - 1) - (offset[axis] + step[axis] * (chroma[axis] - 1))
-        if flips[axis]
-        else offset[axis]
-        for axis in (0, 1)
-    )
-
-
-def _shown_info(frame: av.VideoFrame) -> tuple[str, bool]:
-    """Chroma location (FFmpeg's name) and whether the frame is interlaced.
-
-    PyAV does not expose the location; FFmpeg's showinfo filter prints it.
-    """
-    graph = av.filter.Graph()
-    source = graph.add_buffer(
-        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
-    )
-    info = graph.add("showinfo", "checksum=0")
-    sink = graph.add("buffersink")
-    source.link_to(info)
-    info.link_to(sink)
-    graph.configure()
-    level = av.logging.get_level()
-    av.logging.set_level(av.logging.INFO)
-    try:
-        with av.logging.Capture() as lines:
-            graph.push(frame)
-            graph.pull()
-    finally:
-        av.logging.set_level(level)
-    found = re.search(r" cl:(\S+)", "".join(text for _, _, text in lines))
-    return (found.group(1) if found else "unspecified"), frame.interlaced_frame
+def _pulled(
+    graph: av.filter.Graph, times: list[int | None]
+) -> Iterator[tuple[av.VideoFrame, int | None]]:
+    while True:
+        try:
+            frame = graph.pull()
+        except (av.BlockingIOError, av.EOFError):
+            return
+        yield frame, times.pop(0)
 
 
 def _reason(error: BaseException) -> str:

@@ -6,24 +6,23 @@ The file appears under its name only when it is complete.
 
 import contextlib
 import os
-import re
 import secrets
 import subprocess
 import tempfile
-from collections.abc import Sequence
-from fractions import Fraction
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import av
-import ffmpeg
 import numpy as np
 
-from d3dnet.video.decode import UNSPECIFIED, VideoSource
+from d3dnet.video.command import encoder_command, first_complaint
+from d3dnet.video.decode import VideoSource
 from d3dnet.video.errors import EncoderError
 from d3dnet.video.ffmpeg import Program
-from d3dnet.video.target import Target, encoder_time_base, subtitle_encoders
-
-DEFAULT_CRF = {"libx264": 18, "libx264rgb": 18, "libx265": 20, "libsvtav1": 24, "libvpx-vp9": 24}
+from d3dnet.video.streams import Kept, sound_encoders
+from d3dnet.video.target import Target
 
 
 class VideoSink:
@@ -35,22 +34,35 @@ class VideoSink:
     Args:
         path: the result; its folder must exist. Replaced when finished.
         target: what is written.
-        source: the file whose sound is copied.
+        source: the file that all but the picture is copied from.
         program: the ffmpeg program.
+        kept: what is copied.
+        inspect: called with the complete file before it gets its name; if it raises, it never does.
 
     Raises (all methods):
         EncoderError: the program failed; the message is its first complaint.
     """
 
-    def __init__(self, path: Path, target: Target, source: VideoSource, program: Program) -> None:
+    def __init__(
+        self,
+        path: Path,
+        target: Target,
+        source: VideoSource,
+        program: Program,
+        kept: Kept,
+        inspect: Callable[[Path], None] | None = None,
+    ) -> None:
         self.path = path
+        self.kept = kept
         self._target = target
         self._source = source
         self._program = program
+        self._inspect = inspect
         token = f"{os.getpid()}-{secrets.token_hex(3)}"
         self._part = path.with_name(f".{path.stem[:40]}.part-{token}{path.suffix}")
         self._process: subprocess.Popen[bytes] | None = None
         self._container: av.container.OutputContainer | None = None
+        self._covers: list[Path] = []
 
     def __enter__(self) -> "VideoSink":
         return self
@@ -61,12 +73,41 @@ class VideoSink:
         else:
             self.abort()
 
-    def check(self, pts: int) -> None:
+    def check(self) -> None:
         """Try everything with one empty frame: encoder, container, sound, folder.
+
+        Sound that the container cannot hold will be encoded again, with a warning.
 
         Raises:
             EncoderError: the result could not be written; nothing is left behind.
+            OutputError: the container can hold the sound in no way.
         """
+        try:
+            self._try_one_frame()
+        except EncoderError:
+            sound = self._source.streams.sound
+            encoders = {}
+            if self.kept.sound:
+                found = sound_encoders(self._source.path, sound, self._part, self._program)
+                encoders = dict(enumerate(found))
+            if encoders == self.kept.sound:
+                raise
+            self.kept = replace(self.kept, sound=encoders)
+            self._try_one_frame()
+        encoded = [
+            f"{self._source.streams.sound[number]} as {encoder}"
+            for number, encoder in self.kept.sound.items()
+            if encoder != "copy"
+        ]
+        if encoded:
+            warnings.warn(
+                f"{self.path}: {self.path.suffix} cannot hold the sound as it is; encoded again: "
+                f"{', '.join(encoded)}; .mkv would keep it",
+                stacklevel=3,
+            )
+
+    def _try_one_frame(self) -> None:
+        pts = self._source.first_pts
         try:
             self._start(pts, only_one_frame=True)
             sizes = self._target.layout.plane_sizes(self._target.height, self._target.width)
@@ -92,8 +133,10 @@ class VideoSink:
             self._end()
             with open(self._part, "rb+") as file:
                 os.fsync(file.fileno())
+            if self._inspect is not None:
+                self._inspect(self._part)
             os.replace(self._part, self.path)
-            self._release()
+            self.abort()
         except BaseException:
             self.abort()
             raise
@@ -101,7 +144,9 @@ class VideoSink:
     def abort(self) -> None:
         """Stop the encoder and remove what it has written."""
         self._release()
-        self._part.unlink(missing_ok=True)
+        for path in (self._part, *self._covers):
+            path.unlink(missing_ok=True)
+        self._covers.clear()
 
     def _release(self) -> None:
         if self._process is None:
@@ -119,13 +164,17 @@ class VideoSink:
     def _start(self, first_pts: int, only_one_frame: bool = False) -> None:
         target = self._target
         # Neither NUT nor most containers show pictures before zero: then all begins there.
-        self._offset = max(0, -first_pts)
+        self._offset = -first_pts if first_pts < 0 or self._source.reading.is_part else 0
+        if not only_one_frame and self.path.suffix.lower() == ".mkv":
+            self._covers = self._extracted_covers()
         command = encoder_command(
             self._part,
             target,
             self._source,
             self._program,
-            sound_delay=self._offset * target.time_base,
+            self.kept,
+            delay=self._offset * target.time_base,
+            cover_files=self._covers,
             only_one_frame=only_one_frame,
         )
         self._complaints = tempfile.TemporaryFile()
@@ -143,6 +192,20 @@ class VideoSink:
         stream.pix_fmt = target.layout.pixel_format
         stream.time_base = stream.codec_context.time_base = target.time_base
         self._stream = stream
+
+    def _extracted_covers(self) -> list[Path]:
+        """Cover pictures of the source as files beside the result."""
+        files = []
+        with av.open(f"file:{self._source.path}", metadata_errors="replace") as container:
+            for index, codec in self.kept.covers:
+                suffix = ".png" if codec == "png" else ".jpg"
+                path = self._part.with_name(f"{self._part.stem}.cover{index}{suffix}")
+                files.append(path)
+                stream = container.streams.video[index]
+                packets = (bytes(packet) for packet in container.demux(stream) if packet.size)
+                path.write_bytes(next(packets, b""))
+                container.seek(0)
+        return files
 
     def _mux(self, planes: Sequence[np.ndarray], pts: int) -> None:
         frame = av.VideoFrame(
@@ -178,96 +241,3 @@ class VideoSink:
             f"{self.path}: ffmpeg {self._program.version} stopped: "
             f"{complaint or f'exit code {self._process.returncode}'}"
         ) from None
-
-
-def encoder_command(
-    path: Path,
-    target: Target,
-    source: VideoSource,
-    program: Program,
-    *,
-    sound_delay: Fraction = Fraction(0),
-    only_one_frame: bool = False,
-) -> list[str]:
-    """The command that reads NUT on its standard input and the rest from `source`'s file.
-
-    Args:
-        sound_delay: seconds added to the source's times.
-        only_one_frame: stop after one picture and one packet of sound.
-    """
-    tags = _colour_options(target)
-    pictures = ffmpeg.input("pipe:0", format="nut", **tags)
-    rest = ffmpeg.input(f"file:{source.path}", itsoffset=f"{float(sound_delay):.6f}")
-    crf = DEFAULT_CRF.get(target.codec) if target.crf is None else target.crf
-    time_base = encoder_time_base(target, path.suffix)
-    options: dict[str, object] = {
-        "c:v": target.codec,
-        "pix_fmt": target.encoder_format or target.layout.pixel_format,
-        # Without both of these times snap to multiples of 1 / frame rate.
-        "fps_mode": "passthrough",
-        "enc_time_base": f"{time_base.numerator}/{time_base.denominator}",
-        "c:a": "copy",
-        "map_metadata": 1,
-        "map_chapters": 1,
-        # Pictures arrive slowly; let the sound wait for them.
-        "max_muxing_queue_size": 100_000,
-        **tags,
-    }
-    if crf is not None:
-        options["crf"] = f"{crf:g}"
-    if target.codec == "libx265":
-        options["x265-params"] = "log-level=error"
-        if path.suffix.lower() in (".mp4", ".mov", ".m4v"):
-            options["tag:v"] = "hvc1"  # or Apple's players refuse it
-    if target.sample_aspect_ratio is not None:
-        ratio = target.sample_aspect_ratio
-        options["vf"] = f"setsar={ratio.numerator}/{ratio.denominator}"
-    if path.suffix.lower() in (".ts", ".m2ts", ".mts"):
-        options |= {"mpegts_copyts": 1, "muxdelay": 0, "muxpreload": 0}
-    # ffmpeg-python writes an option once; these are two names of the one for the first stream.
-    for key, option in (("language", "metadata:s:v:0"), ("title", "metadata:s:0")):
-        if key in source.metadata:
-            options[option] = f"{key}={source.metadata[key]}"
-    streams = [pictures["v:0"], rest["a?"]]
-    if only_one_frame:
-        options |= {"frames:v": 1, "frames:a": 1}
-    else:
-        encoders = subtitle_encoders(source.subtitles, path.suffix)
-        for output_index, (index, encoder) in enumerate(encoders.items()):
-            streams.append(rest[f"s:{index}"])
-            options[f"c:s:{output_index}"] = encoder
-        if source.attachments and path.suffix.lower() == ".mkv":
-            streams.append(rest["t?"])
-            options["c:t"] = "copy"
-    return (
-        ffmpeg.output(*streams, f"file:{path}", **options)
-        .global_args("-hide_banner", "-nostdin", "-v", "error", "-copyts", "-y")
-        .compile(cmd=program.path)
-    )
-
-
-def first_complaint(text: str) -> str:
-    """The first line of what ffmpeg printed, without the `[part @ address]` before it."""
-    for line in text.splitlines():
-        line = re.sub(r"^(\[[^\]]*\] *)+", "", line).strip()
-        if line:
-            return line
-    return ""
-
-
-def _colour_options(target: Target) -> dict[str, object]:
-    """Tags for the pipe's input side and the output side alike, so that nothing is converted."""
-    colour = target.colour
-    options: dict[str, object] = {}
-    if colour.range:
-        options["color_range"] = colour.range
-    for option, value in (
-        ("colorspace", colour.matrix),
-        ("color_primaries", colour.primaries),
-        ("color_trc", colour.transfer),
-    ):
-        if value != UNSPECIFIED:
-            options[option] = value
-    if target.layout.chroma_step != (1, 1) and colour.chroma_location != "unspecified":
-        options["chroma_sample_location"] = colour.chroma_location
-    return options

@@ -1,8 +1,7 @@
-"""What is to be written: pictures and their tags, the encoder's clock, what the container holds."""
+"""What is to be written: size, pixels and tags of the pictures, the encoder's settings."""
 
 import contextlib
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -11,10 +10,12 @@ from pathlib import Path
 import av
 from av.format import ContainerFormat
 
-from d3dnet.video.colour import Layout
-from d3dnet.video.decode import RANGE_FULL, RANGE_LIMITED, ColourTags, VideoSource, layout_of
+from d3dnet.video.colour import SCALE, Layout
+from d3dnet.video.decode import ColourTags, VideoSource
 from d3dnet.video.errors import OutputError
 from d3dnet.video.ffmpeg import Program, has_option, pixel_formats
+from d3dnet.video.hdr import NO_MASTERING, Mastering
+from d3dnet.video.picture import RANGE_FULL, RANGE_LIMITED, layout_of
 
 DEFAULT_CODEC = "libx264"
 BT601 = 6  # matrix tag of the YCbCr that RGB is made into: H.273's SMPTE 170M
@@ -24,10 +25,6 @@ FRAME_CLOCK_CODECS = ("mpeg1video", "mpeg2video")
 FRAME_CLOCK_SUFFIXES = (".avi",)
 MAX_TIME_BASE = {"mpeg4": 65535, "libxvid": 65535}
 FALLBACK_TIME_BASE = Fraction(1, 90000)
-
-# Subtitles as text, and what they become in a container that has its own kind of them.
-TEXT_SUBTITLES = ("subrip", "srt", "ass", "ssa", "webvtt", "mov_text", "text")
-SUBTITLE_ENCODERS = {".mp4": "mov_text", ".m4v": "mov_text", ".mov": "mov_text", ".webm": "webvtt"}
 
 # Packed formats that some encoders take RGB in; made of the planar ones without loss.
 PACKED_RGB = {
@@ -42,6 +39,25 @@ PACKED_RGB = {
 
 
 @dataclass(frozen=True)
+class Encoding:
+    """How the result is encoded.
+
+    Attributes:
+        codec: name of an encoder of the program.
+        crf: constant quality; None for a good one.
+        preset: as the encoder has them; None for its own default.
+        pixel_format: FFmpeg's name; None for the one that keeps the most.
+        arguments: further words for the ffmpeg program, before the name of the result.
+    """
+
+    codec: str = DEFAULT_CODEC
+    crf: float | None = None
+    preset: str | None = None
+    pixel_format: str | None = None
+    arguments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Target:
     """What is to be written: the pictures, their colours and clock, and the encoder's settings.
 
@@ -51,10 +67,10 @@ class Target:
         time_base: seconds per unit of the pts given to `VideoSink.write`.
         frame_rate: frames per second, nominal; times are those of the frames.
         sample_aspect_ratio: width of a pixel over its height, or None.
-        codec: name of an encoder of the program.
-        crf: constant quality; None for the encoder's default here.
+        encoding: the encoder and its settings.
         encoder_format: pixel format that the encoder is given where it is not that of `layout`:
             packed RGB.
+        mastering: of HDR.
     """
 
     height: int
@@ -64,34 +80,87 @@ class Target:
     time_base: Fraction
     frame_rate: Fraction
     sample_aspect_ratio: Fraction | None = None
-    codec: str = DEFAULT_CODEC
-    crf: float | None = None
+    encoding: Encoding = Encoding()
     encoder_format: str | None = None
+    mastering: Mastering = NO_MASTERING
 
 
-def target_of(
-    source: VideoSource, scale: int, program: Program, codec: str, crf: float | None
-) -> Target:
-    """`source` made `scale` times larger, as near to its layout as `codec` can hold.
+@dataclass(frozen=True)
+class Size:
+    """How large the result is: a scale, or a height, or a width, or both of these.
+
+    A side that is not given follows from the other, at the source's proportions.
+    """
+
+    scale: float | None = None
+    height: int | None = None
+    width: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.scale is not None and (self.height, self.width) != (None, None):
+            raise ValueError("scale: got one with a height or width; accepted is the one or other")
+        if self.scale is not None and not 0 < self.scale <= SCALE:
+            raise ValueError(f"scale: got {self.scale}; accepted is a number up to {SCALE}")
+        for name in ("height", "width"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: got {value}; accepted is a number of pixels from 1 up")
+
+    def of(self, height: int, width: int, step: tuple[int, int] = (1, 1)) -> tuple[int, int]:
+        """(height, width) for a source of this size, the nearest multiples of the chroma step.
+
+        Raises:
+            OutputError: more than four times larger.
+        """
+        if (self.height, self.width) == (None, None):
+            ratio = (self.scale or SCALE,) * 2
+        else:
+            rows = None if self.height is None else self.height / height
+            columns = None if self.width is None else self.width / width
+            ratio = (rows or columns, columns or rows)
+        if max(ratio) > SCALE:
+            raise OutputError(
+                f"{width}×{height} can be made {SCALE * width}×{SCALE * height} at most; "
+                "ask for that or less"
+            )
+        return tuple(
+            max(1, round(Fraction(length) * Fraction(times) / n)) * n
+            for length, times, n in zip((height, width), ratio, step, strict=True)
+        )
+
+
+def target_of(source: VideoSource, size: Size, program: Program, encoding: Encoding) -> Target:
+    """`source` made larger, as near to its layout as the encoder can hold.
 
     RGB that the encoder cannot take becomes 4:4:4 YCbCr, BT.601, limited range, tagged so.
 
     Raises:
-        ProgramError: `program` has no encoder `codec`.
-        OutputError: `codec` has no quality setting crf, or takes no planar format known here.
+        ProgramError: `program` has no such encoder.
+        OutputError: it has not the settings asked for, or takes no planar format known here; or
+            the size is too large.
     """
-    if crf is not None and not has_option(program, codec, "crf"):
-        raise OutputError(f"--crf: the encoder {codec} has no such setting; leave it out")
-    layout, encoder_format = choose_layout(source.layout, pixel_formats(program, codec), codec)
+    codec = encoding.codec
+    for option in ("crf", "preset"):
+        if getattr(encoding, option) is not None and not has_option(program, codec, option):
+            raise OutputError(f"--{option}: the encoder {codec} has no such setting; leave it out")
+    formats = pixel_formats(program, codec)
+    if encoding.pixel_format is not None:
+        if encoding.pixel_format not in formats:
+            raise OutputError(
+                f"--pix-fmt: got {encoding.pixel_format!r}; {codec} takes {' '.join(formats)}"
+            )
+        formats = (encoding.pixel_format,)
+    layout, encoder_format = choose_layout(source.layout, formats, codec)
     colour = source.colour
     if source.layout.family == "rgb" and layout.family == "yuv":
         colour = ColourTags(RANGE_LIMITED, BT601, colour.primaries, colour.transfer)
     elif layout.full_range != source.layout.full_range:
         range_ = RANGE_FULL if layout.full_range else RANGE_LIMITED
         colour = ColourTags(range_, colour.matrix, colour.primaries, colour.transfer)
+    height, width = size.of(source.height, source.width, layout.chroma_step)
     return Target(
-        height=scale * source.height,
-        width=scale * source.width,
+        height=height,
+        width=width,
         layout=layout_of(
             layout.pixel_format,
             location=colour.chroma_location,
@@ -101,9 +170,9 @@ def target_of(
         time_base=source.time_base,
         frame_rate=source.frame_rate,
         sample_aspect_ratio=source.sample_aspect_ratio,
-        codec=codec,
-        crf=crf,
+        encoding=encoding,
         encoder_format=encoder_format,
+        mastering=source.mastering,
     )
 
 
@@ -151,44 +220,13 @@ def choose_layout(source: Layout, pixel_formats: Sequence[str], codec: str) -> t
 def encoder_time_base(target: Target, suffix: str) -> Fraction:
     """Seconds per tick of the encoder's clock: the source's where encoder and container can."""
     frame_clock = 1 / target.frame_rate
-    if target.codec in FRAME_CLOCK_CODECS or suffix.lower() in FRAME_CLOCK_SUFFIXES:
+    if target.encoding.codec in FRAME_CLOCK_CODECS or suffix.lower() in FRAME_CLOCK_SUFFIXES:
         return frame_clock
-    if target.time_base.denominator > MAX_TIME_BASE.get(target.codec, 2**31 - 1):
+    if target.time_base.denominator > MAX_TIME_BASE.get(target.encoding.codec, 2**31 - 1):
         return frame_clock
     if target.time_base.denominator > 10**6:
         return FALLBACK_TIME_BASE
     return target.time_base
-
-
-def subtitle_encoders(codecs: Sequence[str], suffix: str) -> dict[int, str]:
-    """Which subtitle streams a container can hold, by number, and their encoder or "copy"."""
-    suffix = suffix.lower()
-    encoders = {}
-    for index, codec in enumerate(codecs):
-        if suffix == ".mkv":
-            encoders[index] = "srt" if codec == "mov_text" else "copy"
-        elif codec in TEXT_SUBTITLES and suffix in SUBTITLE_ENCODERS:
-            same = codec == SUBTITLE_ENCODERS[suffix]
-            encoders[index] = "copy" if same else SUBTITLE_ENCODERS[suffix]
-        elif codec.startswith(("dvbsub", "dvb_subtitle")) and suffix == ".ts":
-            encoders[index] = "copy"
-    return encoders
-
-
-def warn_of_loss(path: Path, source: VideoSource) -> None:
-    """Warn, once, of the streams of `source` that the container of `path` cannot hold."""
-    kept = subtitle_encoders(source.subtitles, path.suffix)
-    lost = [
-        f"subtitles {index} ({codec})"
-        for index, codec in enumerate(source.subtitles)
-        if index not in kept
-    ]
-    if source.attachments and path.suffix.lower() != ".mkv":
-        lost.append(f"{source.attachments} attachments")
-    if lost:
-        warnings.warn(
-            f"{path}: {path.suffix} cannot hold {', '.join(lost)}; .mkv can", stacklevel=3
-        )
 
 
 def check_output_path(path: str | os.PathLike[str], source: Path, *, overwrite: bool) -> Path:

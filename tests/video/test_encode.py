@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 from d3dnet.video import EncoderError
-from d3dnet.video.decode import ColourTags, VideoSource, layout_of
-from d3dnet.video.encode import VideoSink, encoder_command, first_complaint
-from d3dnet.video.target import Target
+from d3dnet.video.command import encoder_command, first_complaint
+from d3dnet.video.decode import ColourTags, VideoSource
+from d3dnet.video.encode import VideoSink
+from d3dnet.video.picture import layout_of
+from d3dnet.video.streams import Kept
+from d3dnet.video.target import Encoding, Target
 from tests.video.clips import (
     BUNDLED,
     PROGRAM_IDS,
@@ -51,7 +54,7 @@ def target(pixel_format="yuv420p", codec="ffv1", **changes):
         colour=ColourTags(),
         time_base=Fraction(1, 12800),
         frame_rate=Fraction(25),
-        codec=codec,
+        encoding=Encoding(codec),
     )
     return replace(made, **changes)
 
@@ -67,9 +70,13 @@ def pictures(layout, count=4):
     ]
 
 
+def sound_of(source):
+    return Kept(sound={number: "copy" for number in range(len(source.streams.sound))})
+
+
 def write(path, what, source, program, times, frames=None):
     frames = frames or pictures(what.layout, len(times))
-    with VideoSink(path, what, source, program) as sink:
+    with VideoSink(path, what, source, program, sound_of(source)) as sink:
         for planes, pts in zip(frames, times, strict=True):
             sink.write(planes, pts)
     return frames
@@ -217,7 +224,7 @@ def test_the_file_appears_only_when_finished_and_nothing_else_stays(tmp_path, pr
     path = tmp_path / "out.mp4"
     path.write_bytes(b"an older result")
     what = target(codec="libx264")
-    sink = VideoSink(path, what, source, program)
+    sink = VideoSink(path, what, source, program, sound_of(source))
     for planes in pictures(what.layout, 3):
         sink.write(planes, 0 if planes is None else len(os.listdir(tmp_path)))
         assert path.read_bytes() == b"an older result"
@@ -231,7 +238,7 @@ def test_an_exception_leaves_nothing_behind(tmp_path, program, source):
     what = target(codec="libx264")
     with (
         pytest.raises(KeyboardInterrupt),
-        VideoSink(tmp_path / "o.mp4", what, source, program) as s,
+        VideoSink(tmp_path / "o.mp4", what, source, program, sound_of(source)) as s,
     ):
         s.write(pictures(what.layout, 1)[0], 0)
         raise KeyboardInterrupt
@@ -242,7 +249,7 @@ def test_an_encoder_that_dies_is_noticed_and_leaves_nothing_behind(tmp_path, pro
     what = target(codec="libx264")
     frames = pictures(what.layout, 1)
     with pytest.raises(EncoderError, match="stopped"):
-        with VideoSink(tmp_path / "out.mp4", what, source, program) as sink:
+        with VideoSink(tmp_path / "out.mp4", what, source, program, sound_of(source)) as sink:
             sink.write(frames[0], 0)
             sink._process.kill()
             for n in range(1, 10000):  # a pipe holds some frames before it breaks
@@ -262,15 +269,16 @@ def test_what_the_container_cannot_hold_is_refused_before_any_work(
     tmp_path, program, source, name, codec, complaint
 ):
     what = target("yuv422p10le", codec=codec)
-    sink = VideoSink(tmp_path / name, what, source, program)
+    sink = VideoSink(tmp_path / name, what, source, program, sound_of(source))
     with pytest.raises(EncoderError, match=complaint) as caught:
-        sink.check(0)
+        sink.check()
     assert "\n" not in str(caught.value)
     assert os.listdir(tmp_path) == []
 
 
 def test_a_check_that_succeeds_leaves_nothing_behind(tmp_path, program, source):
-    VideoSink(tmp_path / "out.mp4", target(codec="libx264"), source, program).check(5000)
+    kept = sound_of(source)
+    VideoSink(tmp_path / "out.mp4", target(codec="libx264"), source, program, kept).check()
     assert os.listdir(tmp_path) == []
 
 
@@ -293,7 +301,7 @@ def test_packed_rgb_is_made_of_the_planes_without_loss(tmp_path, program, source
 def test_both_sides_of_the_command_carry_the_same_tags(tmp_path, source):
     tags = ColourTags(range=1, matrix=9, primaries=9, transfer=16, chroma_location="topleft")
     what = target(colour=tags, codec="libx264")
-    command = encoder_command(tmp_path / "o.mp4", what, source, BUNDLED)
+    command = encoder_command(tmp_path / "o.mp4", what, source, BUNDLED, sound_of(source))
     first, second = (n for n, word in enumerate(command) if word == "-i")
 
     def tags_in(words):

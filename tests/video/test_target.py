@@ -4,15 +4,16 @@ from fractions import Fraction
 import pytest
 
 from d3dnet.video import OutputError
-from d3dnet.video.decode import ColourTags, layout_of
+from d3dnet.video.decode import ColourTags
 from d3dnet.video.ffmpeg import pixel_formats
+from d3dnet.video.picture import layout_of
 from d3dnet.video.target import (
+    Encoding,
     Target,
     check_output_path,
     choose_layout,
     encoder_time_base,
     muxers_of,
-    subtitle_encoders,
 )
 from tests.video.clips import PROGRAM_IDS, PROGRAMS, make_clip
 
@@ -82,22 +83,9 @@ def test_the_encoder_ticks_as_the_source_does_where_it_can(codec, suffix, time_b
         colour=ColourTags(),
         time_base=time_base,
         frame_rate=Fraction(25),
-        codec=codec,
+        encoding=Encoding(codec),
     )
     assert encoder_time_base(target, suffix) == expected
-
-
-@pytest.mark.parametrize(
-    ("suffix", "expected"),
-    [
-        (".mkv", {0: "copy", 1: "srt", 2: "copy"}),
-        (".mp4", {0: "mov_text", 1: "copy"}),
-        (".WEBM", {0: "webvtt", 1: "webvtt"}),
-        (".ts", {}),
-    ],
-)
-def test_subtitles_are_copied_or_become_what_the_container_holds(suffix, expected):
-    assert subtitle_encoders(["subrip", "mov_text", "hdmv_pgs_subtitle"], suffix) == expected
 
 
 def test_outputs_that_cannot_be_are_refused(tmp_path):

@@ -1,0 +1,262 @@
+"""The result against its source: both are read again from their files, and compared.
+
+Frames and their times, streams, tags, size, and the picture itself: at frames 0, 1, 2, 4, 8, … the
+result is made as small as the source again and their difference measured.
+"""
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from fractions import Fraction
+from itertools import zip_longest
+from pathlib import Path
+
+import av
+import numpy as np
+
+from d3dnet.video.colour import grid_of, to_network
+from d3dnet.video.decode import ColourTags, Frame, VideoSource
+from d3dnet.video.errors import InputError, OutputError
+from d3dnet.video.hdr import Mastering, encoder_parameters
+from d3dnet.video.picture import RANGE_LIMITED, RANGE_UNSPECIFIED, UNSPECIFIED
+from d3dnet.video.resample import resample_chroma, resample_luma
+from d3dnet.video.streams import MATROSKA, QUICKTIME, Kept
+from d3dnet.video.target import Target
+
+MIN_PSNR = 20.0  # dB of each plane; a wrong picture, not one of low quality
+MAX_SHIFT = Fraction(50, 1000)  # seconds between the beginnings of source and result
+MAX_SOUND_SHIFT = Fraction(30, 1000)
+TAGGING_CODECS = ("libx264", "libx265")  # say all tags, or none, in these containers:
+TAGGING_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
+
+
+class AuditError(OutputError):
+    """The result is not faithful to its source."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One property: of the source as it should be, of the result as it is, and if that fits."""
+
+    name: str
+    source: str
+    result: str
+    fits: bool
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was compared."""
+
+    rows: tuple[Row, ...]
+
+    @property
+    def faults(self) -> list[Row]:
+        return [row for row in self.rows if not row.fits]
+
+    def table(self) -> str:
+        """A line for each property; those that do not fit are marked."""
+        cells = [("", "source", "result"), *((r.name, r.source, r.result) for r in self.rows)]
+        widths = [max(len(row[column]) for row in cells) for column in (0, 1)]
+        marks = ["", *("" if row.fits else "  MISMATCH" for row in self.rows)]
+        return "\n".join(
+            f"{name:{widths[0]}}  {source:{widths[1]}}  {result}{mark}".rstrip()
+            for (name, source, result), mark in zip(cells, marks, strict=True)
+        )
+
+    def check(self, path: Path) -> None:
+        """Raise AuditError unless all fits."""
+        if self.faults:
+            what = "; ".join(f"{r.name}: {r.source} became {r.result}" for r in self.faults)
+            raise AuditError(f"{path}: not kept, as it differs from its source: {what}")
+
+
+def audit(result: Path, source: VideoSource, target: Target, kept: Kept) -> Audit:
+    """Compare a complete file with what it was made from.
+
+    Args:
+        result: the file.
+        source: what it was made from; it is opened again.
+        target, kept: what was to be written.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with VideoSource(source.path, source.reading) as before:
+            try:
+                after = VideoSource(result)
+            except InputError as error:
+                return Audit((Row("file", "readable", str(error), False),))
+            with after:
+                rows = [
+                    *_pictures(before, after, target),
+                    *_streams(before, after, result, kept),
+                    *_tags(before, after, target, result),
+                ]
+    return Audit(tuple(rows))
+
+
+def _pictures(before: VideoSource, after: VideoSource, target: Target) -> Iterator[Row]:
+    count, sample = [0, 0], 0
+    first, last = [None, None], [None, None]
+    worst, tick = Fraction(0), after.time_base
+    quality: list[float] = []
+    for index, pair in enumerate(zip_longest(before.frames(), after.frames())):
+        for side, (frame, video) in enumerate(zip(pair, (before, after), strict=True)):
+            if frame is not None:
+                count[side] += 1
+                last[side] = frame.pts * video.time_base
+                first[side] = last[side] if first[side] is None else first[side]
+        if None in pair:
+            continue
+        worst = max(worst, abs((last[1] - first[1]) - (last[0] - first[0])))
+        if index == sample:
+            sample = max(1, 2 * sample)
+            found = plane_psnr(pair[0], before, pair[1], after)
+            quality = [min(a, b) for a, b in zip_longest(quality, found, fillvalue=np.inf)]
+    size = f"{target.width}×{target.height}"
+    yield Row(
+        "size", size, f"{after.width}×{after.height}", size == f"{after.width}×{after.height}"
+    )
+    yield Row("frames", str(count[0]), str(count[1]), count[0] == count[1])
+    if None in first:
+        return
+    moved = before.reading.is_part or first[0] < 0
+    start = Fraction(0) if moved else first[0]
+    free = after.path.suffix.lower() not in (*QUICKTIME, *MATROSKA)
+    fits = free or abs(first[1] - start) <= max(tick, MAX_SHIFT)
+    yield Row("first time", f"{float(start):.4f} s", f"{float(first[1]):.4f} s", fits)
+    yield Row("times", "exact", f"within {1000 * float(worst):.3f} ms", worst <= tick)
+    seconds = [float(end - begin) for begin, end in zip(first, last, strict=True)]
+    fits = abs(seconds[0] - seconds[1]) <= tick
+    yield Row("duration", f"{seconds[0]:.4f} s", f"{seconds[1]:.4f} s", fits)
+    text = ", ".join(f"{value:.1f}" for value in quality)
+    yield Row("picture", "scaled down", f"{text} dB", min(quality) >= MIN_PSNR)
+
+
+def plane_psnr(small: Frame, before: VideoSource, large: Frame, after: VideoSource) -> list[float]:
+    """dB of luma and chroma of a frame of `after`, made as small as that of `before`, against it.
+
+    Both are taken in 8-bit limited range (`to_network`).
+    """
+    luma, chroma = to_network(small.planes, before.layout)
+    other, other_chroma = to_network(large.planes, after.layout)
+    scale = (luma.shape[0] / other.shape[0], luma.shape[1] / other.shape[1])
+    pairs = [(255 * luma, resample_luma(255 * other, luma.shape))]
+    pairs += [
+        (
+            plane,
+            resample_chroma(
+                made, plane.shape, scale, grid_of(after.layout), grid_of(before.layout)
+            ),
+        )
+        for plane, made in zip(chroma, other_chroma, strict=False)
+    ]
+    errors = [float(((one - two) ** 2).mean()) for one, two in pairs]
+    return [float(10 * np.log10(255**2 / max(error, 1e-3))) for error in errors]
+
+
+def _streams(before: VideoSource, after: VideoSource, path: Path, kept: Kept) -> Iterator[Row]:
+    one, two = before.streams, after.streams
+    wanted = [one.sound[n] if to == "copy" else to for n, to in kept.sound.items()]
+    same = len(wanted) == len(two.sound) and all(
+        to != "copy" or _same_codec(one.sound[n], found)
+        for (n, to), found in zip(kept.sound.items(), two.sound, strict=False)
+    )
+    if one.sound:
+        yield Row("sound", ", ".join(wanted) or "left out", ", ".join(two.sound) or "none", same)
+    for number, (stream, how) in enumerate(kept.sound.items()):
+        if number < len(two.sound):
+            yield from _sound_times(before, stream, after, number, how)
+    counts = [
+        ("subtitles", len(kept.subtitles), len(two.subtitles)),
+        ("attachments", one.attachments if kept.attachments else 0, two.attachments),
+        ("cover art", len(kept.covers), len(two.covers)),
+    ]
+    if path.suffix.lower() in (*MATROSKA, *QUICKTIME) and not before.reading.is_part:
+        counts.append(("chapters", one.chapters, two.chapters))
+    for name, expected, found in counts:
+        if expected or found:
+            yield Row(name, str(expected), str(found), expected == found)
+
+
+def _same_codec(one: str, two: str) -> bool:
+    # Transport streams do not tell the layers of MPEG audio apart.
+    return one == two or {one, two} <= {"mp1", "mp2", "mp3"}
+
+
+def _sound_times(
+    before: VideoSource, stream: int, after: VideoSource, number: int, how: str
+) -> Iterator[Row]:
+    """How the first and last packet of a sound stream have moved against the picture."""
+    reading = before.reading
+    begin = before.first_pts * before.time_base if reading.is_part else None
+    ends = []
+    rate = 48000
+    for video, index, start, stop in (
+        (before, stream, begin, before.end),
+        (after, number, None, None),
+    ):
+        with av.open(f"file:{video.path}", metadata_errors="replace") as container:
+            sound = container.streams.audio[index]
+            rate = min(rate, sound.rate or rate)
+            times = [
+                packet.pts * sound.time_base
+                for packet in container.demux(sound)
+                if packet.pts is not None
+            ]
+        times = [t for t in times if (start is None or t >= start) and (stop is None or t < stop)]
+        zero = video.first_pts * video.time_base
+        ends.append((min(times) - zero, max(times) - zero) if times else None)
+    if None in ends:
+        fits = ends == [None, None] or reading.is_part
+        yield Row(
+            f"sound {number}", "some" if ends[0] else "none", "some" if ends[1] else "none", fits
+        )
+        return
+    moved = [b - a for a, b in zip(*ends, strict=True)]
+    allowed = MAX_SOUND_SHIFT
+    if how != "copy" or reading.is_part:  # other packets, and an encoder's delay
+        allowed += Fraction(2 * 1152, rate)
+    text = ", ".join(f"{1000 * float(value):+.1f}" for value in moved)
+    yield Row(f"sound {number} moved", "0 ms", f"{text} ms", max(map(abs, moved)) <= allowed)
+
+
+def _tags(before: VideoSource, after: VideoSource, target: Target, path: Path) -> Iterator[Row]:
+    strict = (
+        target.encoding.codec in TAGGING_CODECS
+        and path.suffix.lower() in TAGGING_SUFFIXES
+        and target.layout.family == "yuv"
+    )
+    wanted, found = [], []
+    fits = after.layout.full_range == target.layout.full_range
+    for item in fields(ColourTags):
+        one, two = getattr(target.colour, item.name), getattr(after.colour, item.name)
+        unknown: tuple[object, ...] = (UNSPECIFIED,)
+        if item.name == "range":
+            unknown = (RANGE_UNSPECIFIED, RANGE_LIMITED)
+        elif item.name == "chroma_location":
+            unknown = ("unspecified", "left")
+            if target.layout.chroma_step != (2, 2):
+                one = two = "unspecified"
+        alike = one == two or (one in unknown and two in unknown)
+        fits &= alike or (not strict and (one in unknown or two in unknown))
+        wanted.append(str(one))
+        found.append(str(two))
+    yield Row("colour tags", " ".join(wanted), " ".join(found), fits)
+    ratio, made = target.sample_aspect_ratio or 1, after.sample_aspect_ratio or 1
+    yield Row("pixel aspect", str(ratio), str(made), ratio == made or not strict)
+    if encoder_parameters(target.mastering, target.encoding.codec):
+        yield Row(
+            "mastering",
+            "given",
+            "as given" if _alike(target.mastering, after.mastering) else "another, or none",
+            _alike(target.mastering, after.mastering) or not strict,
+        )
+
+
+def _alike(one: Mastering, two: Mastering) -> bool:
+    """Whether two `Mastering`s are the same but for rounding."""
+    numbers = [[*(m.display or ()), *(m.light or ())] for m in (one, two)]
+    return len(numbers[0]) == len(numbers[1]) and all(
+        abs(a - b) <= max(1e-4, 1e-3 * abs(a)) for a, b in zip(*numbers, strict=True)
+    )

@@ -1,0 +1,165 @@
+"""A decoded picture: its planes, what they mean, and which way up it is."""
+
+import re
+from dataclasses import dataclass
+
+import av
+import av.filter
+import av.logging
+import numpy as np
+from av.video.format import VideoFormat
+
+from d3dnet.video.colour import Layout, chroma_offset
+
+# FFmpeg's values of color_range, colorspace, ...; all but the range are those of ITU-T H.273.
+UNSPECIFIED = 2
+RANGE_UNSPECIFIED, RANGE_LIMITED, RANGE_FULL = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """What turns a stored picture into the shown one: transpose, then flip."""
+
+    transpose: bool = False
+    flip_rows: bool = False
+    flip_columns: bool = False
+
+    def apply(self, plane: np.ndarray) -> np.ndarray:
+        plane = plane.T if self.transpose else plane
+        plane = plane[::-1] if self.flip_rows else plane
+        return plane[:, ::-1] if self.flip_columns else plane
+
+
+def layout_of(
+    pixel_format: str, *, location: str = "unspecified", full_range: bool = False
+) -> Layout:
+    """The layout of a planar pixel format, by FFmpeg's names of it and of a chroma location.
+
+    Raises:
+        ValueError: not one of the planar little-endian formats of 8 to 16 bits without alpha.
+    """
+    described = VideoFormat(pixel_format, 64, 64)
+    parts = described.components
+    planar = sorted(part.plane for part in parts) == list(range(len(parts)))
+    if (
+        not planar
+        or len(parts) not in (1, 3)
+        or described.has_palette
+        or described.is_big_endian
+        or "msb" in pixel_format
+        or not 8 <= parts[0].bits <= 16
+        or (pixel_format.endswith("f16le"))
+    ):
+        raise ValueError(f"{pixel_format} is not planar little-endian of 8 to 16 bits")
+    if len(parts) == 1:
+        return Layout(pixel_format, "grey", parts[0].bits, full_range=full_range)
+    if described.is_rgb:
+        return Layout(pixel_format, "rgb", parts[0].bits, full_range=True)
+    step = (64 // parts[1].height, 64 // parts[1].width)
+    return Layout(
+        pixel_format, "yuv", parts[0].bits, step, chroma_offset(location, step), full_range
+    )
+
+
+def planar_format(stored: VideoFormat) -> str:
+    """The planar little-endian format without alpha that holds all that `stored` can."""
+    name = stored.name.replace("yuvj", "yuv").replace("yuva", "yuv").replace("gbrap", "gbrp")
+    try:
+        return layout_of(name).pixel_format
+    except ValueError:
+        pass
+    bits = max(part.bits for part in stored.components) if stored.components else 8
+    depth = next((depth for depth in (8, 10, 12, 14, 16) if bits <= depth), 16)
+    suffix = "" if depth == 8 else f"{depth}le"
+    if stored.is_rgb or stored.has_palette or stored.is_bayer or stored.name.startswith("xyz"):
+        return f"gbrp{suffix}"
+    if not any(part.is_chroma for part in stored.components):
+        return f"gray{suffix}"
+    step = (16 // stored.chroma_height(16), 16 // stored.chroma_width(16))
+    kinds = {(2, 2): "420", (1, 2): "422", (1, 1): "444", (2, 1): "440", (1, 4): "411"}
+    return f"yuv{kinds.get(step, '444')}p{suffix}"
+
+
+def planes(frame: av.VideoFrame, planar_format: str) -> list[np.ndarray]:
+    """Planes of a frame, without padding; a view into it where its format is planar already."""
+    name = frame.format.name.replace("yuvj", "yuv").replace("yuva", "yuv").replace("gbrap", "gbrp")
+    if name != planar_format:
+        frame = frame.reformat(format=planar_format)
+    layout = layout_of(planar_format)
+    planes = []
+    sizes = layout.plane_sizes(frame.height, frame.width)
+    for plane, (rows, columns) in zip(frame.planes, sizes, strict=False):  # alpha is left out
+        samples = np.frombuffer(plane, layout.dtype)
+        samples = samples.reshape(rows, abs(plane.line_size) // layout.dtype.itemsize)
+        samples = samples[::-1] if plane.line_size < 0 else samples
+        planes.append(samples[:, :columns])
+    return planes
+
+
+def orientation(frame: av.VideoFrame) -> Orientation:
+    """From the display matrix, which maps (x, y) to (a·x + c·y, b·x + d·y)."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return Orientation()
+    a, b, _, c, d = np.frombuffer(data, np.int32)[:5]
+    if abs(int(a)) + abs(int(d)) >= abs(int(b)) + abs(int(c)):
+        return Orientation(False, flip_rows=bool(d < 0), flip_columns=bool(a < 0))
+    return Orientation(True, flip_rows=bool(b < 0), flip_columns=bool(c < 0))
+
+
+def flipped_offset(
+    sizes: list[tuple[int, int]],
+    step: tuple[int, int],
+    offset: tuple[float, float],
+    orientation: Orientation,
+) -> tuple[float, float]:
+    """Where the first chroma sample lies after the flips, in stored rows and columns."""
+    flips = (orientation.flip_rows, orientation.flip_columns)
+    if orientation.transpose:
+        flips = flips[::-1]
+    if len(sizes) < 2:
+        return offset
+    luma, chroma = sizes
+    return tuple(
+        (luma[axis] - 1) - (offset[axis] + step[axis] * (chroma[axis] - 1))
+        if flips[axis]
+        else offset[axis]
+        for axis in (0, 1)
+    )
+
+
+def shown_info(frame: av.VideoFrame) -> tuple[str, bool]:
+    """Chroma location (FFmpeg's name) and whether the frame is interlaced.
+
+    PyAV does not expose the location; FFmpeg's showinfo filter prints it.
+    """
+    graph = av.filter.Graph()
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
+    )
+    info = graph.add("showinfo", "checksum=0")
+    sink = graph.add("buffersink")
+    source.link_to(info)
+    info.link_to(sink)
+    graph.configure()
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.INFO)
+    try:
+        with av.logging.Capture() as lines:
+            graph.push(frame)
+            graph.pull()
+    finally:
+        av.logging.set_level(level)
+    found = re.search(r" cl:(\S+)", "".join(text for _, _, text in lines))
+    return (found.group(1) if found else "unspecified"), frame.interlaced_frame
+
+
+def has_alpha(frame: av.VideoFrame) -> bool:
+    """Whether any pixel of a frame is transparent, more or less."""
+    name = frame.format.name
+    if not any(part.is_alpha for part in frame.format.components) and name != "pal8":
+        return False
+    # Alpha of every such format is first of all 8-bit RGBA's, for this purpose.
+    samples = np.frombuffer(frame.reformat(format="rgba").planes[0], np.uint8)
+    row = abs(frame.reformat(format="rgba").planes[0].line_size)
+    return bool((samples.reshape(-1, row)[:, 3 : 4 * frame.width : 4] < 255).any())

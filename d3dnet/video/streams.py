@@ -1,0 +1,189 @@
+"""What is beside the picture: which of it the container of the result can hold, and how.
+
+Sound, subtitles, attachments and chapters are copied; what a container cannot hold as it is becomes
+the nearest that it can. Nothing is lost without a warning.
+"""
+
+import subprocess
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from av.stream import Disposition
+
+from d3dnet.video.errors import OutputError
+from d3dnet.video.ffmpeg import Program
+
+MATROSKA = (".mkv", ".mka", ".webm")
+QUICKTIME = (".mp4", ".m4v", ".mov")
+TRANSPORT = (".ts", ".m2ts", ".mts")
+
+# Subtitles as text, and what they become in a container that has its own kind of them.
+TEXT_SUBTITLES = ("subrip", "srt", "ass", "ssa", "webvtt", "mov_text", "text")
+SUBTITLE_ENCODERS = {".mp4": "mov_text", ".m4v": "mov_text", ".mov": "mov_text", ".webm": "webvtt"}
+NOT_IN_MATROSKA = ("eia_608", "cc_dec", "dvb_teletext", "libzvbi_teletextdec", "unknown")
+
+# Sound, where its own codec cannot stay: the first of these that program and container take.
+LOSSLESS_SOUND = ("pcm_", "flac", "alac", "truehd", "mlp", "wavpack", "tta", "ape")
+SOUND_ENCODERS = ("aac", "libopus", "libmp3lame", "ac3", "mp2", "pcm_s16le")
+
+# Transport streams take anything, but only these can be read again.
+TRANSPORT_SOUND = ("mp1", "mp2", "mp3", "aac", "aac_latm", "ac3", "eac3", "dts", "truehd", "opus")
+
+# Tags about the encoded stream, untrue of another; all others are copied.
+STALE_TAGS = ("BPS", "DURATION", "NUMBER_OF_", "_STATISTICS", "ENCODER", "ROTATE", "VENDOR_ID")
+
+COVER_TYPES = {"png": "image/png", "mjpeg": "image/jpeg", "bmp": "image/bmp", "gif": "image/gif"}
+
+
+@dataclass(frozen=True)
+class Streams:
+    """What a file holds beside its picture.
+
+    Attributes:
+        sound, subtitles: codec of each stream.
+        covers: (number among the video streams, codec) of each picture that is a cover.
+        videos: number of further video streams; `data` of streams of other kinds.
+        attachments: number of attached files, such as fonts; `chapters` likewise.
+        metadata: tags of the video stream; `disposition` its flags, by FFmpeg's names.
+    """
+
+    sound: tuple[str, ...] = ()
+    subtitles: tuple[str, ...] = ()
+    covers: tuple[tuple[int, str], ...] = ()
+    videos: int = 0
+    data: int = 0
+    attachments: int = 0
+    chapters: int = 0
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    disposition: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What goes into the result: FFmpeg's encoder, or "copy", of streams by their number."""
+
+    sound: Mapping[int, str] = field(default_factory=dict)
+    subtitles: Mapping[int, str] = field(default_factory=dict)
+    covers: tuple[tuple[int, str], ...] = ()
+    attachments: bool = False
+
+
+def streams_of(container, video) -> Streams:
+    """The `Streams` of an open PyAV container whose picture is the stream `video`."""
+    streams = container.streams
+    covers = tuple(
+        (number, _codec(stream))
+        for number, stream in enumerate(streams.video)
+        if stream.disposition & Disposition.attached_pic
+    )
+    return Streams(
+        sound=tuple(map(_codec, streams.audio)),
+        subtitles=tuple(map(_codec, streams.subtitles)),
+        covers=covers,
+        videos=len(streams.video) - len(covers) - 1,
+        data=len(streams.data),
+        attachments=len(streams.attachments),
+        chapters=len(container.chapters()),
+        metadata={
+            key: value
+            for key, value in video.metadata.items()
+            if not key.upper().startswith(STALE_TAGS) and (key, value) != ("language", "und")
+        },
+        disposition=tuple(
+            flag.name
+            for flag in Disposition
+            if video.disposition & flag and flag.name in ("default", "forced", "original", "dub")
+        ),
+    )
+
+
+def keep(streams: Streams, path: Path, *, sound: bool = True) -> Kept:
+    """What of `streams` the container of `path` can hold; one warning names what it cannot.
+
+    Args:
+        sound: False leaves all sound out.
+    """
+    suffix = path.suffix.lower()
+    subtitles = subtitle_encoders(streams.subtitles, suffix)
+    attachments = suffix == ".mkv"
+    covers = suffix in (".mkv", *QUICKTIME)
+    lost = [
+        f"subtitles {number} ({codec})"
+        for number, codec in enumerate(streams.subtitles)
+        if number not in subtitles
+    ]
+    if streams.attachments and not attachments:
+        lost.append(f"{streams.attachments} attachments")
+    if streams.covers and not covers:
+        lost.append("cover art")
+    if streams.chapters and suffix not in (*MATROSKA, *QUICKTIME):
+        lost.append("chapters")
+    if lost:
+        warnings.warn(
+            f"{path}: {path.suffix} cannot hold {', '.join(lost)}; .mkv can", stacklevel=3
+        )
+    if streams.videos:
+        warnings.warn(
+            f"{path}: only the first video stream is taken, not {streams.videos} more", stacklevel=3
+        )
+    encoders = {
+        number: "aac" if suffix in TRANSPORT and codec not in TRANSPORT_SOUND else "copy"
+        for number, codec in enumerate(streams.sound)
+    }
+    return Kept(
+        sound=encoders if sound else {},
+        subtitles=subtitles,
+        covers=streams.covers if covers else (),
+        attachments=bool(streams.attachments) and attachments,
+    )
+
+
+def subtitle_encoders(codecs: Sequence[str], suffix: str) -> dict[int, str]:
+    """Which subtitle streams a container can hold, by number, and their encoder or "copy"."""
+    suffix = suffix.lower()
+    encoders = {}
+    for index, codec in enumerate(codecs):
+        if suffix == ".mkv" and codec not in NOT_IN_MATROSKA:
+            encoders[index] = "srt" if codec == "mov_text" else "copy"
+        elif codec in TEXT_SUBTITLES and suffix in SUBTITLE_ENCODERS:
+            same = codec == SUBTITLE_ENCODERS[suffix]
+            encoders[index] = "copy" if same else SUBTITLE_ENCODERS[suffix]
+        elif codec.startswith(("dvbsub", "dvb_subtitle")) and suffix in TRANSPORT:
+            encoders[index] = "copy"
+    return encoders
+
+
+def sound_encoders(source: Path, codecs: Sequence[str], part: Path, program: Program) -> list[str]:
+    """How each sound stream of `source` can go into the container of `part`: found by trying.
+
+    Args:
+        part: a file that may be written and is removed again; its extension counts.
+
+    Raises:
+        OutputError: a stream fits in no way.
+    """
+    chosen = []
+    for number, codec in enumerate(codecs):
+        lossless = ("flac",) if codec.startswith(LOSSLESS_SOUND) else ()
+        for encoder in ("copy", *lossless, *SOUND_ENCODERS):
+            command = [program.path, "-v", "error", "-nostdin", "-y", "-i", f"file:{source}"]
+            command += ["-map", f"0:a:{number}", "-c:a", encoder, "-frames:a", "1", f"file:{part}"]
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True)
+            part.unlink(missing_ok=True)
+            if done.returncode == 0:
+                chosen.append(encoder)
+                break
+        else:
+            raise OutputError(
+                f"{part.suffix} cannot hold sound {number} ({codec}); "
+                "use .mkv, or --no-audio to leave the sound out"
+            )
+    return chosen
+
+
+def _codec(stream) -> str:
+    if stream.codec_context is None:
+        return "unknown"
+    return stream.codec_context.codec.canonical_name
