@@ -1,0 +1,57 @@
+"""Tests that need a CUDA GPU: everything in this folder is skipped without one."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "ops"))  # cases, oracle
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what is in this folder, before any fixture runs, where there is no GPU."""
+    if torch.cuda.is_available():
+        return
+    has = "no CUDA" if torch.version.cuda is None else "CUDA but finds no device"
+    reason = f"needs a CUDA GPU: this torch ({torch.__version__}) has {has}"
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture
+def gpu() -> torch.device:
+    """The GPU in use."""
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+@pytest.fixture(autouse=True)
+def exact_float32(gpu: torch.device) -> Iterator[None]:
+    """tf32 only where a test asks for it."""
+    precision = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+    before = [setting.fp32_precision for setting in precision]
+    for setting in precision:
+        setting.fp32_precision = "ieee"
+    yield
+    for setting, value in zip(precision, before, strict=True):
+        setting.fp32_precision = value
+
+
+@pytest.fixture(params=["compiled", "nvrtc"])
+def kernels(request: pytest.FixtureRequest, gpu: torch.device, monkeypatch) -> str:
+    """Where the kernels come from; the operator uses them while the test runs."""
+    from d3dnet.ops import cuda
+
+    name = request.param
+    if os.environ.get(cuda.KERNELS_VARIABLE, name) != name:
+        pytest.skip(f"{cuda.KERNELS_VARIABLE} asks for other kernels")
+    load = {"compiled": cuda._load_library, "nvrtc": cuda.nvrtc.load}[name]
+    try:
+        found = cuda.Kernels(name, load(), None)
+    except OSError as error:
+        pytest.skip(f"the {name} kernels cannot be had: {error}")
+    monkeypatch.setattr(cuda, "kernels", lambda: found)
+    return name

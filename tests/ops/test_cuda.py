@@ -1,0 +1,79 @@
+"""Which kernels run on CUDA, and what is said of it; none of this needs a GPU."""
+
+import pytest
+import torch
+
+from d3dnet.ops import cuda, cuda_launch
+
+
+@pytest.fixture(autouse=True)
+def nothing_decided(monkeypatch, tmp_path):
+    """Forget the kernels in use, and have none."""
+
+    def no_compiler():
+        raise OSError("NVRTC was not found")
+
+    monkeypatch.setattr(cuda, "LIBRARY", tmp_path / "_C_cuda.so")
+    monkeypatch.setattr(cuda.nvrtc, "load", no_compiler)
+    monkeypatch.delenv(cuda.KERNELS_VARIABLE, raising=False)
+    cuda.kernels.cache_clear()
+    cuda._warn_of_fallback.cache_clear()
+    yield
+    cuda.kernels.cache_clear()
+    cuda._warn_of_fallback.cache_clear()
+
+
+def arguments() -> tuple:
+    input, weight = torch.randn(1, 2, 1, 3, 3), torch.randn(2, 2, 1, 1, 1)
+    geometry = ((1, 1, 1), (0, 0, 0), (1, 1, 1), "HW")
+    return input, torch.zeros(1, 2, 1, 3, 3), weight, None, None, *geometry
+
+
+def test_without_kernels_the_reference_runs_and_one_warning_says_what_to_install():
+    with pytest.warns(RuntimeWarning, match="plain PyTorch") as caught:
+        for _ in range(2):
+            output = cuda.forward(*arguments())
+    assert output.shape == (1, 2, 1, 3, 3)
+    (warning,) = caught
+    for part in ("_C_cuda.so does not exist", "NVRTC was not found", "pip install"):
+        assert part in str(warning.message)
+
+
+def test_without_nvcc_the_kernels_are_compiled_at_run_time(monkeypatch):
+    operators = cuda_launch.LaunchedOperators(lambda *launch: None)
+    monkeypatch.setattr(cuda.nvrtc, "load", lambda: operators)
+    assert cuda.kernels() == ("nvrtc", operators, None)
+
+
+def test_the_environment_forces_the_reference(monkeypatch, recwarn):
+    monkeypatch.setenv(cuda.KERNELS_VARIABLE, "reference")
+    assert cuda.kernels().name == "reference"
+    cuda.forward(*arguments())
+    assert not recwarn
+
+
+def test_kernels_that_were_asked_for_and_cannot_be_had_are_an_error(monkeypatch):
+    monkeypatch.setenv(cuda.KERNELS_VARIABLE, "nvrtc")
+    with pytest.raises(RuntimeError, match="asks for 'nvrtc': NVRTC was not found"):
+        cuda.kernels()
+    monkeypatch.setenv(cuda.KERNELS_VARIABLE, "fast")
+    with pytest.raises(ValueError, match="'fast'; accepted: compiled, nvrtc, reference"):
+        cuda.kernels()
+
+
+def test_the_gradient_of_the_input_is_not_deterministic(monkeypatch):
+    launched = []
+    operators = cuda_launch.LaunchedOperators(lambda *launch: launched.append(launch))
+    monkeypatch.setattr(cuda.nvrtc, "load", lambda: operators)
+    monkeypatch.setattr(cuda, "allow_tf32", lambda input: False)
+    input, offset, weight, _, mask, *geometry = arguments()
+    tensors = (torch.randn(1, 2, 1, 3, 3), input, offset, weight, mask, *geometry)
+    torch.use_deterministic_algorithms(True)
+    try:
+        with pytest.raises(RuntimeError, match="does not have a deterministic implementation"):
+            cuda.backward(*tensors, True, True, True, False, True)
+        assert not launched
+        cuda.backward(*tensors, False, True, True, False, True)
+        assert launched
+    finally:
+        torch.use_deterministic_algorithms(False)
