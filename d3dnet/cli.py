@@ -239,11 +239,12 @@ def _evaluate(options: argparse.Namespace) -> int:
         path = getattr(options, name)
         if path and not path.parent.is_dir():
             raise FileNotFoundError(f"--{name}: there is no folder {path.parent}; make it first")
+    label = options.frames.name if options.frames else Path(options.model).name
     pictures = []
 
     def add_pictures(frames: ClipFrames) -> None:
         if options.report and len(pictures) < report.MAX_CLIPS:
-            pictures.append(report.clip_pictures(frames, "result"))
+            pictures.append(report.clip_pictures(frames, label))
 
     shared: dict[str, Any] = {
         "clips": options.clips,

@@ -175,7 +175,7 @@ class EvaluationResult:
             size = f"{self.complexity.width}x{self.complexity.height}"
             remarks.append(
                 f"GMACs are for one {size} frame, {self.mode} mode, deformable convolutions "
-                "counted; published ones leave them out"
+                "counted; the published figure of D3Dnet leaves them out"
             )
         return remarks
 

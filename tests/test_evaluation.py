@@ -399,9 +399,32 @@ class TestCommand:
         assert run("Vid4", "--root", root, "--frames", tmp_path / "ready") == 0
         assert "mean: ready" in capsys.readouterr().out
 
-    def test_a_missing_folder_for_json_is_noticed_before_the_work(self, root, tmp_path, capsys):
-        assert run("Vid4", "--root", root, "--json", tmp_path / "none" / "result.json") == 1
-        assert "make it first" in capsys.readouterr().err
+    def test_csv_and_report_are_written_beside_the_json(self, root, tmp_path):
+        csv, report = tmp_path / "frames.csv", tmp_path / "report.html"
+        given = ("Vid4", "--root", root, "--model", "bicubic")
+        assert run(*given, "--csv", csv, "--report", report, "--tof") == 0
+        result = evaluate("bicubic", "Vid4", root, "d3dnet")
+        rows = csv.read_text().splitlines()
+        scored = [(clip.name, frame) for clip in result.clips for frame in clip.frames]
+        assert rows[0] == "clip,frame,psnr,ssim"
+        assert rows[1:] == [f"{name},{f.index},{f.psnr},{f.ssim}" for name, f in scored]
+        page = report.read_text()
+        assert page.startswith("<!DOCTYPE html>") and page.count("<figure>") == 7 * len(
+            result.clips
+        )
+        assert "tOF" in page
+
+    def test_movie_is_measured_when_asked_for(self, root, capsys):
+        # The frames of this set are too small for it: that is said by name.
+        assert run("Vid4", "--root", root, "--model", "bicubic", "--movie") == 1
+        assert "MOVIE" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("option", ["--json", "--csv", "--report"])
+    def test_a_missing_folder_for_a_result_is_noticed_before_the_work(
+        self, root, tmp_path, capsys, option
+    ):
+        assert run("Vid4", "--root", root, option, tmp_path / "none" / "result") == 1
+        assert f"{option}: there is no folder" in capsys.readouterr().err
 
 
 @needs_vid4
