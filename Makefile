@@ -1,12 +1,13 @@
 # make upscale    set everything up and upscale the sample clip (IN=..., OUT=... take any video)
 # make test       set everything up and run the tests
 # make lint       check style and format
+# make gpu-check  on a machine with a GPU: build, test and measure the CUDA kernels (docs/cuda.md)
 PYTHON ?= python3
 export IN ?= data/sample.mp4
 export OUT ?=
 installed := .venv/installed
 
-.PHONY: setup upscale test lint clean
+.PHONY: setup upscale test lint gpu-check clean
 setup: $(installed)
 
 # torch comes first, so that building d3dnet (--no-build-isolation) finds its headers.
@@ -29,6 +30,10 @@ test: $(installed)
 lint: $(installed)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+
+# Uses PYTHON as it is and installs nothing.
+gpu-check:
+	$(PYTHON) scripts/gpu_check.py
 
 clean:
 	rm -rf .venv build out *.egg-info d3dnet/_C_*.so
