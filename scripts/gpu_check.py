@@ -1,10 +1,10 @@
 """Build the CUDA kernels, test and measure them on this machine's GPU; write docs/gpu-results.md.
 
 Uses the interpreter it runs under and installs nothing: `make gpu-check PYTHON=python3`. In turn:
-builds for this GPU in place, runs tests/gpu, runs scripts/benchmark_cuda.py, runs small cases under
-compute-sanitizer (memcheck and racecheck, where it works). Every step runs whatever became of those
-before; the exit code is 1 if the build, a test or the benchmark failed. Where time is short, --steps
-picks some.
+builds for this GPU in place, runs tests/gpu, runs scripts/benchmark_cuda.py, runs a few cases under
+compute-sanitizer (memcheck and racecheck, where it works). A step runs whatever became of those
+before; the exit code is 1 if the build, a test or the benchmark failed. --steps picks some where
+time is short.
 """
 
 import argparse
