@@ -3,10 +3,10 @@
 import heapq
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 
 import av
@@ -224,7 +224,8 @@ class VideoSource:
         except BaseException:
             self._container.close()
             raise
-        self._stream.thread_type = "AUTO"
+        # Decoding frames in parallel, an error comes up at another frame than its own.
+        self._stream.thread_type = "AUTO" if self.reading.on_error == "fail" else "SLICE"
 
     def _seek(self) -> av.VideoFrame | None:
         """Go to the first frame that was asked for, and return it; `_pictures` begins with it."""
@@ -287,10 +288,10 @@ class VideoSource:
                     if frame.is_corrupt:
                         faults += 1
                         continue
-                    yield from self._concealed(good, waiting, pts, faults)
+                    faults -= yield from self._concealed(good, waiting, pts, faults)
                 while waiting and pts is not None and waiting[0] <= pts:
                     heapq.heappop(waiting)
-                good, faults = frame, 0
+                good = frame
                 yield frame, pts
                 count += 1
             if reason:
@@ -310,13 +311,24 @@ class VideoSource:
 
     def _concealed(
         self, good: av.VideoFrame, waiting: list[int], until: int | None, faults: int
-    ) -> Iterator[tuple[av.VideoFrame, int]]:
-        """The last good frame again for each that was lost before `until`."""
+    ) -> Generator[tuple[av.VideoFrame, int], None, int]:
+        """The last good frame again for each that was lost before `until`; returns how many.
+
+        Of frames whose packets are not even found the times are those of a constant rate.
+        """
+        step = max(1, round(1 / (self.frame_rate * self.time_base)))
+        lost = []
         while waiting and (until is None or waiting[0] < until):
-            lost = heapq.heappop(waiting)
-            if faults:
-                self.damage.append(f"lost at {float(lost * self.time_base):.3f} s, concealed")
-                yield good, lost
+            lost.append(heapq.heappop(waiting))
+        lost = lost[:faults]
+        for pts, after in pairwise([*lost, until]):
+            while after is not None and after - pts > 1.5 * step:
+                pts += step
+                lost.append(pts)
+        for pts in sorted(lost):
+            self.damage.append(f"lost at {float(pts * self.time_base):.3f} s, concealed")
+            yield good, pts
+        return min(faults, len(lost))
 
     def _describe(self, frame: av.VideoFrame) -> None:
         self._orientation = orientation(frame)
