@@ -68,6 +68,11 @@ def encoder_command(
     for number, (index, encoder) in enumerate(kept.sound.items()):
         streams.append(rest[f"a:{index}"])
         options[f"c:a:{number}"] = encoder
+    if source.reading.is_part:
+        options["copypriorss"] = 0  # no sound from before it
+        if source.end is not None:
+            length = source.end - source.first_pts * source.time_base
+            options["t"] = f"{float(length):.6f}"
     words: list[str] = []
     if only_one_frame:
         options |= {"frames:v": 1, "frames:a": 1}
@@ -107,8 +112,6 @@ def _part_options(source: VideoSource, delay: Fraction) -> dict[str, object]:
     if source.reading.is_part:
         start = source.first_pts * source.time_base
         options |= {"seek_timestamp": 1, "ss": f"{float(start):.6f}"}
-        if source.end is not None:
-            options["t"] = f"{float(source.end - start):.6f}"
     return options
 
 

@@ -1,0 +1,105 @@
+"""What differs is noticed, whatever made it."""
+
+from fractions import Fraction
+
+import pytest
+
+from d3dnet.upscale import upscale_video
+from d3dnet.video import OutputError
+from d3dnet.video.audit import audit
+from d3dnet.video.decode import VideoSource
+from d3dnet.video.ffmpeg import find_program
+from d3dnet.video.streams import keep
+from d3dnet.video.target import Encoding, Size, target_of
+from tests.video.clips import BUNDLED, ffmpeg, make_clip
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("audit")
+    return make_clip(
+        *(folder / "in.mkv", "-c:v", "libx264", "-qp", 0, "-pix_fmt", "yuv420p"),
+        frames=25,
+        sound=True,
+        filters="boxblur=2,setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709,setsar=4/3",
+    )
+
+
+def compared(clip, result):
+    with VideoSource(clip) as source:
+        target = target_of(source, Size(), find_program(BUNDLED.path), Encoding())
+        return audit(result, source, target, keep(source.streams, result))
+
+
+@pytest.fixture(scope="module")
+def result(clip):
+    reports = []
+    path = upscale_video(
+        clip, clip.with_name("out.mkv"), model="bicubic", ffmpeg=BUNDLED.path, report=reports.append
+    )
+    assert reports[0].faults == []
+    return path
+
+
+def test_a_faithful_result_has_no_faults_and_the_table_says_what_was_compared(clip, result):
+    found = compared(clip, result)
+    assert found.faults == []
+    table = found.table()
+    for name in ("size", "frames", "first time", "times", "duration", "picture", "sound 0 moved"):
+        assert f"\n{name} " in table
+    assert "128×96" in table
+    assert "MISMATCH" not in table
+
+
+SAME = ("-c:a", "copy", "-c:v", "libx264", "-qp", 10, "-fps_mode", "passthrough")
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (("-vf", "trim=end_frame=24", *SAME), {"frames", "duration"}),
+        (("-vf", "setpts=PTS*1.1", *SAME), {"times", "duration"}),
+        (("-vf", "setpts=PTS+0.015/TB*mod(N\\,2)", "-enc_time_base", "1/1000", *SAME), {"times"}),
+        (("-an", "-c:v", "copy"), {"sound"}),
+        (("-vf", "setpts=PTS+0.1/TB", *SAME), {"first time", "sound 0 moved"}),
+        (("-vf", "scale=64:48", *SAME), {"size"}),
+        (("-vf", "setsar=1", *SAME), {"pixel aspect"}),
+        (("-vf", "setparams=colorspace=smpte170m", *SAME), {"colour tags"}),
+        (("-vf", "hflip", *SAME), {"picture"}),
+        (("-vf", "swapuv", *SAME), {"picture"}),
+        (("-vf", "eq=brightness=0.2", *SAME), {"picture"}),
+    ],
+    ids=lambda value: "-".join(sorted(value)) if isinstance(value, set) else "",
+)
+def test_what_is_changed_afterwards_is_a_fault_of_that_name(clip, result, tmp_path, words, names):
+    changed = tmp_path / "changed.mkv"
+    ffmpeg("-copyts", "-i", result, *words, changed)
+    assert {row.name for row in compared(clip, changed).faults} == names
+
+
+def test_an_unfaithful_result_is_an_error_and_leaves_nothing_behind(clip, tmp_path):
+    # A rate that the encoder is made to keep by dropping frames.
+    with pytest.raises(OutputError, match=r"not kept, as it differs.*frames: 25 became"):
+        upscale_video(
+            *(clip, tmp_path / "out.mkv"),
+            model="bicubic",
+            ffmpeg=BUNDLED.path,
+            ffmpeg_args=["-fps_mode:v:0", "cfr", "-r:v:0", "5", "-enc_time_base:v:0", "1/5"],
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_variable_times_survive_so_nothing_is_dropped_or_doubled(tmp_path):
+    # Two frames within one nominal frame, and a gap of many: the encoder must pass them through.
+    source = make_clip(
+        *(tmp_path / "in.mkv", "-c:v", "ffv1"),
+        *("-enc_time_base", "1/1000"),
+        filters="settb=1/1000,setpts='if(lt(N,4),N*3,1000*N)'",
+        frames=7,
+    )
+    output = upscale_video(
+        source, tmp_path / "out.mkv", model="bicubic", codec="ffv1", ffmpeg=BUNDLED.path
+    )
+    with VideoSource(output) as written:
+        times = [frame.pts * written.time_base for frame in written.frames()]
+    assert times == [Fraction(n, 1000) for n in (0, 3, 6, 9, 4000, 5000, 6000)]
