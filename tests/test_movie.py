@@ -248,15 +248,18 @@ class TestFlow:
             return None
         return solution[0], solution[3], residual
 
-    def test_one_direction_alone_gives_no_velocity_of_lower_rank_than_its_count(self):
-        """Parallel normals: J has rank 3, and the minimum-norm solution is taken."""
-        sums = torch.zeros(7, 40, 40, dtype=torch.float64)
-        sums[[0, 3, 5, 6]] = 1.0  # n = (1, 0), m = 1 at every pixel
+    @pytest.mark.parametrize("angle", [0, 0.3, 1.1, 2.6])
+    @pytest.mark.parametrize("count", [1, 35])
+    def test_of_one_direction_alone_the_velocity_along_it_is_taken(self, angle, count):
+        """Parallel normals: J has rank 3, and the minimum-norm solution is m n."""
+        n_y, n_x, m = math.cos(angle), math.sin(angle), 0.7
+        terms = [n_y * n_y, n_y * n_x, n_x * n_x, m * n_y, m * n_x, m * m, 1]
+        sums = torch.tensor(terms, dtype=torch.float64).view(7, 1, 1).expand(7, 40, 40) * count
         velocity, residual = scale_flow(sums, SCALES[0])
-        inside = np.s_[10:-10, 10:-10]
-        torch.testing.assert_close(velocity[0][inside], torch.ones(20, 20, dtype=torch.float64))
-        assert velocity[1].abs().max() < 1e-9
+        inside = np.s_[..., 10:-10, 10:-10]
         assert residual[inside].max() < 1e-6
+        expected = torch.tensor([m * n_y, m * n_x], dtype=torch.float64).view(2, 1, 1)
+        torch.testing.assert_close(velocity[inside], expected.expand(2, 20, 20))
 
     def test_the_smaller_residual_wins_and_nothing_is_filled_in(self):
         inf = math.inf
