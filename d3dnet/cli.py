@@ -57,12 +57,17 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_upscale(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "upscale",
-        help="make a video four times larger",
-        description="Make a video four times larger. The sound is copied, every frame keeps its "
-        "time; the last line printed is the path of the result.",
+        help="make videos four times larger",
+        description="Make videos four times larger. The sound is copied, every frame keeps its "
+        "time; what is compared of source and result is printed, then the path of the result.",
     )
-    parser.add_argument("input", metavar="INPUT", help="a video file")
-    parser.add_argument("output", metavar="OUTPUT", help="the result, such as big.mp4 or big.mkv")
+    parser.add_argument("inputs", metavar="INPUT", nargs="+", help="a video file, or several")
+    parser.add_argument(
+        "output",
+        metavar="OUTPUT",
+        help="the result, such as big.mp4 or big.mkv; or a folder, for results named as their "
+        "sources",
+    )
     _add_network_options(parser)
     parser.add_argument(
         "--mode",
@@ -134,6 +139,32 @@ def _add_network_options(
 
 
 def _upscale(options: argparse.Namespace) -> int:
+    output = Path(options.output)
+    if len(options.inputs) == 1 and not output.is_dir():
+        return _upscale_one(options, options.inputs[0], output)
+    if not output.is_dir():
+        raise NotADirectoryError(f"{output}: of several inputs OUTPUT is a folder; create it first")
+    names = [Path(name) for name in options.inputs]
+    if len({name.stem for name in names}) < len(names):
+        raise ValueError("several inputs have the same name; their results would overwrite another")
+    code = 0
+    for name in names:
+        try:
+            _upscale_one(options, name, output / f"{name.stem}{_result_suffix(name)}")
+        except Exception as error:
+            if len(names) == 1 or os.environ.get("D3DNET_TRACEBACK"):
+                raise
+            _complain(_one_line(error))
+            code = 1
+    return code
+
+
+def _result_suffix(name: Path) -> str:
+    """The container of a result: that of its source where it can hold what the encoders make."""
+    return name.suffix if name.suffix.lower() in (".mp4", ".m4v", ".mov", ".mkv", ".ts") else ".mkv"
+
+
+def _upscale_one(options: argparse.Namespace, source: str | Path, output: Path) -> int:
     bar = None
 
     def progress(done: int, expected: int | None) -> None:
@@ -154,8 +185,8 @@ def _upscale(options: argparse.Namespace) -> int:
 
     try:
         path = d3dnet.upscale_video(
-            options.input,
-            options.output,
+            source,
+            output,
             model=options.model,
             device=options.device,
             precision=options.precision,

@@ -88,7 +88,7 @@ def test_options_reach_the_pipeline(clip, monkeypatch):
         "pix_fmt": "yuv444p",
         "ffmpeg_args": ["-tune", "film"],
         "input": "in.mp4",
-        "output": "out.mkv",
+        "output": Path("out.mkv"),
         "model": "m.pth.tar",
         "device": "cuda:1",
         "precision": "bfloat16",
@@ -151,6 +151,25 @@ def test_wrong_weights_and_devices_are_told_in_one_line(clip, capsys):
         printed = capsys.readouterr()
         assert printed.err.count("\n") == 1
         assert "Traceback" not in printed.err
+
+
+def test_several_inputs_go_into_a_folder_and_one_at_fault_does_not_stop_the_others(
+    clip, stand_in, capsys, monkeypatch
+):
+    monkeypatch.chdir(clip.parent)
+    make_clip(clip.with_name("other.gif"), frames=2)
+    clip.with_name("empty.mov").touch()
+    clip.with_name("results").mkdir()
+    assert main(["upscale", "in.mp4", "empty.mov", "other.gif", "results"]) == 1
+    printed = capsys.readouterr()
+    assert sorted(os.listdir("results")) == ["in.mp4", "other.mkv"]
+    assert "empty.mov: empty" in printed.err
+    paths = [line for line in printed.out.splitlines() if line.startswith("/")]
+    assert paths == [str(clip.with_name("results") / name) for name in ("in.mp4", "other.mkv")]
+    assert main(["upscale", "in.mp4", "other.gif", "nowhere"]) == 1
+    assert "OUTPUT is a folder" in capsys.readouterr().err
+    assert main(["upscale", "in.mp4", "sub/in.mov", "results"]) == 1
+    assert "same name" in capsys.readouterr().err
 
 
 def test_a_fault_nobody_thought_of_is_still_one_line(clip, capsys, monkeypatch):
