@@ -168,9 +168,9 @@ def architecture_flags(wanted: str, known: list[int]) -> list[str]:
             flags.append(f"-gencode=arch=compute_{number},code=compute_{number}")
     if os.environ.get("TORCH_CUDA_ARCH_LIST"):
         return flags
-    # Older compilers do not know the newest GPUs; their PTX serves those.
-    newest = max(known)
+    # Older compilers do not know the newest GPUs; the PTX serves those.
     flags = [flag for flag in flags if int(flag.rsplit("_", 1)[1]) in known]
+    newest = flags[-1].rsplit("_", 1)[1]
     return [*flags, f"-gencode=arch=compute_{newest},code=compute_{newest}"]
 
 

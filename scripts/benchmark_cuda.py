@@ -126,8 +126,8 @@ def extra_memory(step: Step) -> float:
 
 def use_tf32(allowed: bool) -> None:
     """Whether products of float32, in convolutions and in matrices, may be tf32."""
-    for setting in (torch.backends.cudnn.conv, torch.backends.cuda.matmul):
-        setting.fp32_precision = "tf32" if allowed else "ieee"
+    for setting in (torch.backends.cudnn, torch.backends.cuda.matmul):
+        setting.allow_tf32 = allowed
 
 
 def ceilings(dtype: torch.dtype) -> tuple[float, float]:

@@ -31,13 +31,13 @@ def gpu() -> torch.device:
 @pytest.fixture(autouse=True)
 def exact_float32(gpu: torch.device) -> Iterator[None]:
     """tf32 only where a test asks for it."""
-    precision = torch.backends.cudnn.conv, torch.backends.cuda.matmul
-    before = [setting.fp32_precision for setting in precision]
-    for setting in precision:
-        setting.fp32_precision = "ieee"
+    settings = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [setting.allow_tf32 for setting in settings]
+    for setting in settings:
+        setting.allow_tf32 = False
     yield
-    for setting, value in zip(precision, before, strict=True):
-        setting.fp32_precision = value
+    for setting, value in zip(settings, before, strict=True):
+        setting.allow_tf32 = value
 
 
 @pytest.fixture(params=["compiled", "nvrtc"])

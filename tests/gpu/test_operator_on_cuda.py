@@ -34,7 +34,7 @@ def test_values_and_gradients_match_the_oracle(kernels, gpu, name, mode):
     case, (dtype, tolerance) = cases.CASES[name], MODES[mode]
     coarse = dtype.itemsize == 2
     if mode == "tf32":
-        torch.backends.cudnn.conv.fp32_precision = "tf32"
+        torch.backends.cudnn.allow_tf32 = True
     tensors = cases.make(case, coarse).to(dtype, torch.float32 if coarse else dtype)
     found = cases.compute("cuda", case, moved(tensors, gpu))
     errors = relative_errors(found, cases.expected(case, coarse))
@@ -48,7 +48,7 @@ def test_many_blocks_match_the_reference_in_float64(kernels, gpu, size, mode):
     case = cases.Case(channels=64, outputs=64, size=size, mask=True, batch=2)
     dtype, tolerance = MODES[mode]
     if mode == "tf32":
-        torch.backends.cudnn.conv.fp32_precision = "tf32"
+        torch.backends.cudnn.allow_tf32 = True
     coarse = dtype.itemsize == 2
     tensors = cases.make(case, coarse).map(lambda x: x.to(gpu))
     poison = torch.full((2**28,), float("nan"), device=gpu)
