@@ -140,12 +140,11 @@ D3DNET_DEVICE void convolve(const CudaProblem& p) {
 
   Sums<S> sums;
   clear(sums);
-  Step step = {next_tap(p, tile, 0), 0, 0, 0, 0};
-  step.offset_group = first_channel / (p.channels / p.offset_groups);
-  Step next = step;
-  int stage = 0;
-  // Round 0 only fills: it gathers the first step while there is nothing to multiply.
-  for (bool filling = true; filling || step.tap < taps; filling = false) {
+  Step next = {next_tap(p, tile, 0), 0, 0, 0, 0};
+  next.offset_group = first_channel / (p.channels / p.offset_groups);
+  int stage = 0, gathered = 0;  // slices that the round before has gathered
+  // The first round only gathers, the last only multiplies.
+  for (bool filling = true; filling || gathered > 0; filling = false) {
     Step after = next;
     if (filling && next.tap < taps) {
       if (thread < kForwardPixels) write_samples(next, read_samples(next));
@@ -157,13 +156,12 @@ D3DNET_DEVICE void convolve(const CudaProblem& p) {
     Raw<S> raw = {};
     if (new_samples) raw = read_samples(after);
 
-    const Chunk current = {0, filling ? 0 : chunk_at(slices, step.chunk).slices};
     Chunk coming = {0, 0};
     if (next.tap < taps) {
       coming = chunk_at(slices, next.chunk);
       copy_weights<T>(p, group, first_output, runs, slices, next, shared.weights[stage ^ 1]);
     }
-    const int rounds = current.slices > coming.slices ? current.slices : coming.slices;
+    const int rounds = gathered > coming.slices ? gathered : coming.slices;
 #pragma unroll 1
     for (int slice = 0; slice < rounds; ++slice) {
       const bool gathers = slice < coming.slices;
@@ -175,7 +173,7 @@ D3DNET_DEVICE void convolve(const CudaProblem& p) {
         sample = shared.samples[next.samples][from.pixel];
         if (TensorCores) read_four(p, sample, from, 0, values);
       }
-      if (slice < current.slices)
+      if (slice < gathered)
         multiply_slice<T, TensorCores>(
             sums, shared.columns[stage] + warp_row * kRowBytes + slice * kSliceBytes,
             shared.weights[stage] + warp_column * kRowBytes + slice * kSliceBytes, lane);
@@ -195,7 +193,7 @@ D3DNET_DEVICE void convolve(const CudaProblem& p) {
     if (new_samples) write_samples(after, raw);
     copy_wait();
     synchronize();
-    step = next;
+    gathered = coming.slices;
     next = after;
     stage ^= 1;
   }

@@ -30,26 +30,34 @@ D3DNET_DEVICE void clear(Sums<S>& sums) {
       for (int i = 0; i < 4; ++i) sums.at[m][n][i] = 0;
 }
 
+// One half of the columns: 16 of them, as two instructions' worth in `right`.
+template <typename T>
+D3DNET_DEVICE void multiply_columns(Sums<float>& sums, int half, const unsigned (&left)[2][4],
+                                    const unsigned (&right)[4], T type) {
+#pragma unroll
+  for (int m = 0; m < 2; ++m)
+#pragma unroll
+    for (int n = 0; n < 2; ++n) {
+      const unsigned pair[2] = {right[2 * n], right[2 * n + 1]};
+      multiply_add(sums.at[m][2 * half + n], left[m], pair, type);
+    }
+}
+
 // sums += A B^T over one slice: both tiles hold rows of kRowBytes, along which is summed.
 template <typename T, bool TensorCores>
 D3DNET_DEVICE void multiply_slice(Sums<Accumulator<T>>& sums, const char* a, const char* b,
                                   int lane) {
   if constexpr (TensorCores && kHasTensorCores) {
-    unsigned left[2][4], right[2][4];
+    unsigned left[2][4], right[4];
 #pragma unroll
     for (int m = 0; m < 2; ++m)
       load_matrices(left[m], a + (16 * m + lane % 16) * kRowBytes + lane / 16 * 16);
 #pragma unroll
-    for (int n = 0; n < 2; ++n)
-      load_matrices(right[n], b + (16 * n + lane % 8 + lane / 16 * 8) * kRowBytes +
-                                  lane / 8 % 2 * 16);
-#pragma unroll
-    for (int m = 0; m < 2; ++m)
-#pragma unroll
-      for (int n = 0; n < 4; ++n) {
-        const unsigned pair[2] = {right[n / 2][n % 2 * 2], right[n / 2][n % 2 * 2 + 1]};
-        multiply_add(sums.at[m][n], left[m], pair, T{});
-      }
+    for (int half = 0; half < 2; ++half) {
+      load_matrices(right, b + (16 * half + lane % 8 + lane / 16 * 8) * kRowBytes +
+                               lane / 8 % 2 * 16);
+      multiply_columns(sums, half, left, right, T{});
+    }
   } else {
 #pragma unroll 1
     for (int part = 0; part < 2; ++part) {
@@ -83,22 +91,17 @@ D3DNET_DEVICE void multiply_rows(Sums<Accumulator<T>>& sums, const char* a, cons
                                  int lane) {
   constexpr int row = kTallRowBytes<T>;
   if constexpr (TensorCores && kHasTensorCores && sizeof(T) == 2) {
-    unsigned left[2][4], right[2][4];
+    unsigned left[2][4], right[4];
 #pragma unroll
     for (int m = 0; m < 2; ++m)
       load_matrices_transposed(
           left[m], a + (lane / 16 * 8 + lane % 8) * row + (16 * m + lane / 8 % 2 * 8) * 2);
 #pragma unroll
-    for (int n = 0; n < 2; ++n)
+    for (int half = 0; half < 2; ++half) {
       load_matrices_transposed(
-          right[n], b + (lane / 8 % 2 * 8 + lane % 8) * row + (16 * n + lane / 16 * 8) * 2);
-#pragma unroll
-    for (int m = 0; m < 2; ++m)
-#pragma unroll
-      for (int n = 0; n < 4; ++n) {
-        const unsigned pair[2] = {right[n / 2][n % 2 * 2], right[n / 2][n % 2 * 2 + 1]};
-        multiply_add(sums.at[m][n], left[m], pair, T{});
-      }
+          right, b + (lane / 8 % 2 * 8 + lane % 8) * row + (16 * half + lane / 16 * 8) * 2);
+      multiply_columns(sums, half, left, right, T{});
+    }
   } else if constexpr (TensorCores && kHasTensorCores) {
 #pragma unroll
     for (int k = 0; k < 16; k += 8) {
