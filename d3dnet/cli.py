@@ -61,12 +61,17 @@ def _add_upscale(commands: argparse._SubParsersAction) -> None:
         description="Make videos four times larger. The sound is copied, every frame keeps its "
         "time; what is compared of source and result is printed, then the path of the result.",
     )
-    parser.add_argument("inputs", metavar="INPUT", nargs="+", help="a video file, or several")
+    parser.add_argument(
+        "inputs",
+        metavar="INPUT",
+        nargs="+",
+        help="a video file, or several; or a folder, a quoted glob or a printf pattern of images",
+    )
     parser.add_argument(
         "output",
         metavar="OUTPUT",
-        help="the result, such as big.mp4 or big.mkv; or a folder, for results named as their "
-        "sources",
+        help="the result, such as big.mp4, big.mkv or images/%%06d.png; or a folder, for "
+        "results named as their sources",
     )
     _add_network_options(parser)
     parser.add_argument(
@@ -91,6 +96,7 @@ def _add_upscale(commands: argparse._SubParsersAction) -> None:
     part.add_argument("--start", metavar="TIME", help="seconds or h:mm:ss.sss, as the file counts")
     part.add_argument("--end", metavar="TIME", help="the first frame that is left out")
     part.add_argument("--frames", type=int, metavar="N", help="at most so many")
+    part.add_argument("--fps", default=25, metavar="RATE", help="of images as input (25)")
     part.add_argument("--no-audio", action="store_true", help="leave the sound out")
     part.add_argument("--deinterlace", action="store_true", help="make whole frames of fields")
     part.add_argument(
@@ -200,6 +206,7 @@ def _upscale_one(options: argparse.Namespace, source: str | Path, output: Path) 
             frames=options.frames,
             deinterlace=options.deinterlace,
             on_error=options.on_error,
+            fps=options.fps,
             sound=not options.no_audio,
             codec=options.codec,
             crf=options.crf,

@@ -25,6 +25,7 @@ from d3dnet.video.decode import Frame, Reading, VideoSource
 from d3dnet.video.encode import VideoSink
 from d3dnet.video.ffmpeg import find_program
 from d3dnet.video.hdr import warn_of_hdr
+from d3dnet.video.images import ENCODERS, is_pattern
 from d3dnet.video.scenes import parse_time, read_cuts, shots
 from d3dnet.video.streams import keep
 from d3dnet.video.target import (
@@ -58,6 +59,7 @@ def upscale_video(
     frames: int | None = None,
     deinterlace: bool = False,
     on_error: str = "fail",
+    fps: str | float | Fraction = 25,
     sound: bool = True,
     codec: str = DEFAULT_CODEC,
     crf: float | None = None,
@@ -77,8 +79,9 @@ def upscale_video(
     source; `output` appears only when it is complete and faithful.
 
     Args:
-        input: a file that FFmpeg reads; its first video stream is used.
-        output: the result; its extension chooses the container.
+        input: a file that FFmpeg reads; its first video stream is used. Or images: a folder, a glob
+            or a printf pattern (as "%06d.png").
+        output: the result; its extension chooses the container. Or a printf pattern of images.
         model: "bicubic", name or path for `d3dnet.load_model`, or a loaded network.
         device, precision: as for `d3dnet.load_model`; unused if `model` is a loaded network.
         mode: "sequence" (each frame sees the whole shot within reach, features are computed once)
@@ -93,6 +96,7 @@ def upscale_video(
         deinterlace: make whole frames of an interlaced video, which is refused otherwise.
         on_error: where the file is damaged: "fail", "conceal" (repeat the last good frame) or
             "stop" (keep the frames before it); what was lost is named in a warning.
+        fps: frames per second of images as input.
         sound: False leaves it out.
         codec, crf, preset, pix_fmt: of the encoder; None for what is good or keeps the most.
         ffmpeg_args: further words for the ffmpeg program, before the name of the result.
@@ -121,7 +125,10 @@ def upscale_video(
         frames=frames,
         deinterlace=deinterlace,
         on_error=on_error,
+        image_rate=Fraction(str(fps)),
     )
+    if is_pattern(Path(output)) and codec == DEFAULT_CODEC:
+        codec = ENCODERS[Path(output).suffix.lower()]
     encoding = Encoding(codec, crf, preset, pix_fmt, tuple(ffmpeg_args))
     with VideoSource(input, reading) as source:
         path = check_output_path(output, source.path, overwrite=overwrite)

@@ -71,7 +71,9 @@ def test_options_reach_the_pipeline(clip, monkeypatch):
     monkeypatch.setattr(d3dnet, "upscale_video", upscale_video, raising=False)
     words = "upscale in.mp4 out.mkv --model m.pth.tar --device cuda:1 --precision bfloat16"
     words += " --mode window --cuts off --codec libx265 --crf 21.5 --overwrite --ffmpeg /opt/ffmpeg"
-    words += " --scale 1.5 --start 0:01 --end 70.5 --frames 9 --deinterlace --on-error conceal"
+    words += (
+        " --scale 1.5 --start 0:01 --end 70.5 --frames 9 --deinterlace --on-error conceal --fps 24"
+    )
     words += " --no-audio --preset slow --pix-fmt yuv444p --ffmpeg-args=-tune_film"
     assert main([word.replace("_", " ") for word in words.split()]) == 0
     assert seen == {
@@ -83,6 +85,7 @@ def test_options_reach_the_pipeline(clip, monkeypatch):
         "frames": 9,
         "deinterlace": True,
         "on_error": "conceal",
+        "fps": "24",
         "sound": False,
         "preset": "slow",
         "pix_fmt": "yuv444p",
@@ -119,7 +122,7 @@ def test_the_choices_of_the_command_line_are_those_of_the_library():
             ["t.mp4", "o.mp4"],
             "not a readable video",
         ),
-        (lambda p: None, [".", "o.mp4"], "a folder"),
+        (lambda p: None, [".", "o.mp4"], "no images there"),
         (lambda p: None, ["in.mp4", "no/such/o.mp4"], "does not exist"),
         (lambda p: None, ["in.mp4", "o.xyz"], "no video container"),
         (lambda p: None, ["in.mp4", "in.mp4"], "same file"),

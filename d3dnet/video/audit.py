@@ -89,9 +89,10 @@ def audit(result: Path, source: VideoSource, target: Target, kept: Kept) -> Audi
             with after:
                 rows = [
                     *_pictures(before, after, target),
-                    *_streams(before, after, result, kept),
-                    *_tags(before, after, target, result),
                 ]
+                if not after.images:
+                    rows += _streams(before, after, result, kept)
+                    rows += _tags(before, after, target, result)
     return Audit(tuple(rows))
 
 
@@ -120,6 +121,10 @@ def _pictures(before: VideoSource, after: VideoSource, target: Target) -> Iterat
     yield Row("frames", str(count[0]), str(count[1]), count[0] == count[1])
     if None in first:
         return
+    text = ", ".join(f"{value:.1f}" for value in quality)
+    yield Row("picture", "scaled down", f"{text} dB", min(quality) >= MIN_PSNR)
+    if after.images:  # which have no times
+        return
     moved = before.reading.is_part or first[0] < 0
     start = Fraction(0) if moved else first[0]
     free = after.path.suffix.lower() not in (*QUICKTIME, *MATROSKA)
@@ -129,8 +134,6 @@ def _pictures(before: VideoSource, after: VideoSource, target: Target) -> Iterat
     seconds = [float(end - begin) for begin, end in zip(first, last, strict=True)]
     fits = abs(seconds[0] - seconds[1]) <= tick
     yield Row("duration", f"{seconds[0]:.4f} s", f"{seconds[1]:.4f} s", fits)
-    text = ", ".join(f"{value:.1f}" for value in quality)
-    yield Row("picture", "scaled down", f"{text} dB", min(quality) >= MIN_PSNR)
 
 
 def plane_psnr(small: Frame, before: VideoSource, large: Frame, after: VideoSource) -> list[float]:

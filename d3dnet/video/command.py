@@ -10,6 +10,7 @@ import ffmpeg
 from d3dnet.video.decode import VideoSource
 from d3dnet.video.ffmpeg import Program
 from d3dnet.video.hdr import encoder_parameters
+from d3dnet.video.images import escaped, is_pattern
 from d3dnet.video.picture import UNSPECIFIED
 from d3dnet.video.streams import COVER_TYPES, QUICKTIME, TRANSPORT, Kept
 from d3dnet.video.target import FRAME_CLOCK_SUFFIXES, Target, encoder_time_base
@@ -39,7 +40,6 @@ def encoder_command(
     suffix, encoding = path.suffix.lower(), target.encoding
     tags = _colour_options(target)
     pictures = ffmpeg.input("pipe:0", format="nut", **tags)
-    rest = ffmpeg.input(f"file:{source.path}", **_part_options(source, delay))
     time_base = encoder_time_base(target, path.suffix)
     options: dict[str, object] = {
         "c:v:0": encoding.codec,
@@ -47,8 +47,6 @@ def encoder_command(
         # Without both of these times snap to multiples of 1 / frame rate.
         "fps_mode:v:0": "passthrough",
         "enc_time_base:v:0": f"{time_base.numerator}/{time_base.denominator}",
-        "map_metadata": 1,
-        "map_chapters": 1,
         # Pictures arrive slowly; let the sound wait for them.
         "max_muxing_queue_size": 100_000,
         **tags,
@@ -63,8 +61,16 @@ def encoder_command(
         options |= {"mpegts_copyts": 1, "muxdelay": 0, "muxpreload": 0}
     if source.streams.disposition:
         options["disposition:v:0"] = "+".join(source.streams.disposition)
-    # The last is none: ffmpeg-python leaves out an input of which no stream is named.
-    streams = [pictures["v:0"], rest["v:1000?"]]
+    streams = [pictures["v:0"]]
+    if not source.images:
+        rest = ffmpeg.input(f"file:{source.path}", **_part_options(source, delay))
+        options |= {"map_metadata": 1, "map_chapters": 1}
+        # None: ffmpeg-python leaves out an input of which no stream is named.
+        streams.append(rest["v:1000?"])
+    url = f"file:{path}"
+    if is_pattern(path):
+        url = f"file:{escaped(path)}"
+        options |= {"f": "image2", "start_number": 1, "sws_flags": "accurate_rnd+full_chroma_int"}
     for number, (index, encoder) in enumerate(kept.sound.items()):
         streams.append(rest[f"a:{index}"])
         options[f"c:a:{number}"] = encoder
@@ -98,11 +104,11 @@ def encoder_command(
             words += [f"-metadata:s:t:{number}", f"mimetype={COVER_TYPES.get(codec, 'image/jpeg')}"]
             words += [f"-metadata:s:t:{number}", f"filename=cover{cover.suffix}"]
     command = (
-        ffmpeg.output(*streams, f"file:{path}", **options)
+        ffmpeg.output(*streams, url, **options)
         .global_args("-hide_banner", "-nostdin", "-v", "error", "-copyts", "-y")
         .compile(cmd=program.path)
     )
-    end = command.index(f"file:{path}")
+    end = command.index(url)
     return [*command[:end], *words, *encoding.arguments, *command[end:]]
 
 

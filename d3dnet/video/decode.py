@@ -17,6 +17,7 @@ from av.stream import Disposition
 from d3dnet.video.colour import Layout
 from d3dnet.video.errors import InputError
 from d3dnet.video.hdr import Mastering, dynamic_metadata, mastering_of
+from d3dnet.video.images import image_files, linked
 from d3dnet.video.picture import (
     RANGE_FULL,
     RANGE_LIMITED,
@@ -66,6 +67,7 @@ class Reading:
             `start`, the last the last before `end`; None for all.
         frames: at most so many.
         deinterlace: make whole frames of an interlaced video, one of each two fields.
+        image_rate: frames per second of numbered images.
         on_error: what to do with damage: "fail", "conceal" (repeat the last good frame at the times
             of those that are lost), or "stop" (the frames before it are all).
     """
@@ -75,10 +77,13 @@ class Reading:
     frames: int | None = None
     deinterlace: bool = False
     on_error: str = "fail"
+    image_rate: Fraction = Fraction(25)
 
     def __post_init__(self) -> None:
         if self.on_error not in ON_ERROR:
             raise ValueError(f"on_error: got {self.on_error!r}; accepted are {', '.join(ON_ERROR)}")
+        if self.image_rate <= 0:
+            raise ValueError(f"fps: got {self.image_rate}; accepted is a number above 0")
         if self.frames is not None and self.frames < 1:
             raise ValueError(f"frames: got {self.frames}; accepted is a number from 1 up")
         if None not in (self.start, self.end) and self.start >= self.end:
@@ -96,11 +101,12 @@ class VideoSource:
     A rotation or flip in the file is applied: frames come out as they are to be seen.
 
     Args:
-        path: the file.
+        path: the file; or images: a folder, a glob or a printf pattern of them.
         reading: which frames, and how.
 
     Attributes:
         path: absolute path of the file; `reading`: as given.
+        images: the files, where it is images; they have no other streams.
         height, width: luma samples of a frame.
         layout, colour: what the planes mean, and the tags that say so.
         mastering: of HDR.
@@ -121,6 +127,8 @@ class VideoSource:
         self.path = Path(os.path.abspath(path))
         self.damage: list[str] = []
         self.reading = reading
+        self.images = image_files(path)
+        self._links, self._url = linked(self.images) if self.images else (None, f"file:{self.path}")
         self._open()
         try:
             self.time_base: Fraction = self._stream.time_base
@@ -135,7 +143,7 @@ class VideoSource:
                 )
             self._describe(first)
         except BaseException:
-            self._container.close()
+            self.close()
             raise
 
     def __enter__(self) -> "VideoSource":
@@ -146,6 +154,8 @@ class VideoSource:
 
     def close(self) -> None:
         self._container.close()
+        if self._links is not None:
+            self._links.cleanup()
 
     @property
     def frames_estimate(self) -> int | None:
@@ -175,7 +185,7 @@ class VideoSource:
         if reading.frames is None:
             return reading.end
         first = self.first_pts * self.time_base
-        with _opened(self.path) as container:
+        with self._fresh() as container:
             stream = _video_stream(container, self.path)
             times = sorted(p.pts for p in container.demux(stream) if p.pts is not None)
         times = [time * self.time_base for time in times if time * self.time_base >= first]
@@ -217,8 +227,12 @@ class VideoSource:
             turned = map(self._orientation.apply, planes(frame, self._stored_format))
             yield Frame(tuple(turned), pts)
 
+    def _fresh(self) -> av.container.InputContainer:
+        options = {"framerate": str(self.reading.image_rate)} if self.images else {}
+        return _opened(self.path, self._url, options)
+
     def _open(self) -> None:
-        self._container = _opened(self.path)
+        self._container = self._fresh()
         try:
             self._stream = _video_stream(self._container, self.path)
         except BaseException:
@@ -389,15 +403,18 @@ def increasing_times(
         yield frame, pts
 
 
-def _opened(path: Path) -> av.container.InputContainer:
-    if not path.exists():
+def _opened(path: Path, url: str, options: dict[str, str]) -> av.container.InputContainer:
+    if not options and not path.exists():
         raise InputError(f"{path}: no such file")
-    if path.is_dir():
-        raise InputError(f"{path}: a folder, not a video file")
     if path.is_file() and path.stat().st_size == 0:
         raise InputError(f"{path}: empty")
     try:
-        return av.open(f"file:{path}", metadata_errors="replace")
+        return av.open(
+            url,
+            format="image2" if options else None,
+            options=options,
+            metadata_errors="replace",
+        )
     except (av.FFmpegError, OSError, ValueError) as error:
         raise InputError(f"{path}: not a readable video ({_reason(error)})") from error
 

@@ -7,6 +7,7 @@ The file appears under its name only when it is complete.
 import contextlib
 import os
 import secrets
+import shutil
 import subprocess
 import tempfile
 import warnings
@@ -21,6 +22,7 @@ from d3dnet.video.command import encoder_command, first_complaint
 from d3dnet.video.decode import VideoSource
 from d3dnet.video.errors import EncoderError
 from d3dnet.video.ffmpeg import Program
+from d3dnet.video.images import is_pattern, written_images
 from d3dnet.video.streams import Kept, sound_encoders
 from d3dnet.video.target import Target
 
@@ -59,7 +61,11 @@ class VideoSink:
         self._program = program
         self._inspect = inspect
         token = f"{os.getpid()}-{secrets.token_hex(3)}"
+        self._folder: Path | None = None  # of numbered images, until they are complete
         self._part = path.with_name(f".{path.stem[:40]}.part-{token}{path.suffix}")
+        if is_pattern(path):
+            self._folder = path.with_name(f".part-{token}")
+            self._part = self._folder / path.name
         self._process: subprocess.Popen[bytes] | None = None
         self._container: av.container.OutputContainer | None = None
         self._covers: list[Path] = []
@@ -131,11 +137,16 @@ class VideoSink:
             if self._process is None:
                 raise EncoderError(f"{self.path}: there was no frame to write")
             self._end()
-            with open(self._part, "rb+") as file:
-                os.fsync(file.fileno())
+            files = [self._part] if self._folder is None else written_images(self._part)
+            for name in files:
+                with open(name, "rb+") as file:
+                    os.fsync(file.fileno())
             if self._inspect is not None:
                 self._inspect(self._part)
-            os.replace(self._part, self.path)
+            for name in files:
+                os.replace(
+                    name, self.path if self._folder is None else self.path.parent / name.name
+                )
             self.abort()
         except BaseException:
             self.abort()
@@ -147,6 +158,8 @@ class VideoSink:
         for path in (self._part, *self._covers):
             path.unlink(missing_ok=True)
         self._covers.clear()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def _release(self) -> None:
         if self._process is None:
@@ -165,8 +178,10 @@ class VideoSink:
         target = self._target
         # Neither NUT nor most containers show pictures before zero: then all begins there.
         self._offset = -first_pts if first_pts < 0 or self._source.reading.is_part else 0
-        if not only_one_frame and self.path.suffix.lower() == ".mkv":
+        if self.kept.covers and not only_one_frame and self.path.suffix.lower() == ".mkv":
             self._covers = self._extracted_covers()
+        if self._folder is not None:
+            self._folder.mkdir(exist_ok=True)
         command = encoder_command(
             self._part,
             target,

@@ -14,6 +14,7 @@ from av.stream import Disposition
 
 from d3dnet.video.errors import OutputError
 from d3dnet.video.ffmpeg import Program
+from d3dnet.video.images import is_pattern
 
 MATROSKA = (".mkv", ".mka", ".webm")
 QUICKTIME = (".mp4", ".m4v", ".mov")
@@ -105,6 +106,8 @@ def keep(streams: Streams, path: Path, *, sound: bool = True) -> Kept:
     Args:
         sound: False leaves all sound out.
     """
+    if is_pattern(path):
+        return Kept()
     suffix = path.suffix.lower()
     subtitles = subtitle_encoders(streams.subtitles, suffix)
     attachments = suffix == ".mkv"

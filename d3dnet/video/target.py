@@ -15,9 +15,11 @@ from d3dnet.video.decode import ColourTags, VideoSource
 from d3dnet.video.errors import OutputError
 from d3dnet.video.ffmpeg import Program, has_option, pixel_formats
 from d3dnet.video.hdr import NO_MASTERING, Mastering
+from d3dnet.video.images import is_pattern, written_images
 from d3dnet.video.picture import RANGE_FULL, RANGE_LIMITED, layout_of
 
 DEFAULT_CODEC = "libx264"
+IMAGE_CODECS = ("png", "tiff", "bmp")
 BT601 = 6  # matrix tag of the YCbCr that RGB is made into: H.273's SMPTE 170M
 
 # Encoders and containers that know frame rates but no times: their clock ticks once per frame.
@@ -35,6 +37,8 @@ PACKED_RGB = {
     "rgb24": "gbrp",
     "bgr24": "gbrp",
     "rgb48le": "gbrp16le",
+    "rgb48be": "gbrp16le",
+    "gray16be": "gray16le",
 }
 
 
@@ -195,6 +199,10 @@ def choose_layout(source: Layout, pixel_formats: Sequence[str], codec: str) -> t
         with contextlib.suppress(ValueError):
             candidates.append((layout_of(planar, full_range=full_range), name))
     useless = {"grey": ("rgb",), "yuv": ("rgb", "grey"), "rgb": ("grey",)}[source.family]
+    if source.family == "yuv" and codec in IMAGE_CODECS:
+        # Images hold RGB; the program converts, by the tags.
+        deep = [name for name in pixel_formats if source.depth > 8 and name.startswith("rgb48")]
+        return source, (deep or ["rgb24" if "rgb24" in pixel_formats else "bgr24"])[0]
     candidates = [choice for choice in candidates if choice[0].family not in useless]
     if not candidates:
         raise OutputError(
@@ -239,6 +247,11 @@ def check_output_path(path: str | os.PathLike[str], source: Path, *, overwrite: 
     given, path = path, Path(os.path.abspath(path))
     if path.is_dir():
         raise OutputError(f"{given}: a folder; name a file, such as {given}/video.mp4")
+    images = written_images(path) if is_pattern(path) else []
+    if images and not overwrite:
+        raise OutputError(
+            f"{given}: {images[0].name} exists already; choose another name or use --overwrite"
+        )
     if not path.parent.is_dir():
         raise OutputError(f"{given}: the folder {path.parent} does not exist; create it first")
     if os.path.realpath(path) == os.path.realpath(source) or (
@@ -249,6 +262,8 @@ def check_output_path(path: str | os.PathLike[str], source: Path, *, overwrite: 
         raise OutputError(f"{given}: exists already; choose another name or use --overwrite")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise OutputError(f"{given}: the folder {path.parent} is not writable")
+    if is_pattern(path):
+        return path
     names = muxers_of(path.suffix)
     if not names or all(name.startswith("image2") for name in names):
         raise OutputError(

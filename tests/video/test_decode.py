@@ -245,7 +245,7 @@ def test_what_is_no_video_is_refused_in_one_line(tmp_path, content, complaint):
 
 
 def test_a_folder_is_refused(tmp_path):
-    with pytest.raises(InputError, match="a folder"):
+    with pytest.raises(InputError, match="no images there"):
         VideoSource(tmp_path)
 
 

@@ -272,7 +272,7 @@ CASES = [
     Case("text.mp4", make=write(b"no video at all\n" * 50), refused="not a readable video"),
     Case("zeros.mkv", make=write(bytes(5000)), refused="not a readable video|no video|no frame"),
     Case("missing.mp4", make=lambda path: None, refused="no such file"),
-    Case("folder.mp4", make=lambda path: path.mkdir(), refused="a folder"),
+    Case("folder.mp4", make=lambda path: path.mkdir(), refused="no images there"),
     Case("sound.m4a", make=sound_only, refused="no video stream, only: audio"),
     Case("no index.mp4", make=cut(0.9), refused="not a readable video"),
     Case("no picture.mkv", make=cut(0.05), refused="not a readable video|no frame"),

@@ -1,0 +1,96 @@
+import av
+import numpy as np
+import pytest
+
+from d3dnet.upscale import upscale_video
+from d3dnet.video import InputError, OutputError
+from d3dnet.video.images import image_files, is_pattern
+from tests.video.clips import PROGRAM_IDS, PROGRAMS, ffmpeg, make_clip, video_times
+
+LOOK = ("-f", "lavfi", "-i", "testsrc2=s=32x24:r=25,boxblur=1", "-frames:v", 12)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "50% of $it"
+    folder.mkdir()
+    ffmpeg(*LOOK, "-start_number", 1, tmp_path / "%d.png")
+    for file in tmp_path.glob("*.png"):
+        file.rename(folder / f"frame {file.name}")
+    return folder
+
+
+def rgb(path):
+    with av.open(f"file:{path}") as container:
+        return next(container.decode(video=0)).to_ndarray(format="rgb24").astype(float)
+
+
+@pytest.mark.parametrize("name", ["", "frame *.png", "frame %d.png"])
+@pytest.mark.parametrize("program", PROGRAMS, ids=PROGRAM_IDS)
+def test_a_folder_a_glob_and_a_pattern_become_a_video_in_the_order_of_numbers(
+    folder, tmp_path, program, name
+):
+    output = upscale_video(
+        folder / name,
+        tmp_path / "out.mkv",
+        model="bicubic",
+        codec="ffv1",
+        fps=24,
+        ffmpeg=program.path,
+    )
+    times = video_times(output)
+    assert np.abs(np.array(times, float) - np.arange(12) / 24).max() <= 0.001
+    with av.open(str(output)) as container:
+        for number, frame in enumerate(container.decode(video=0), start=1):
+            small = frame.to_ndarray(format="rgb24").reshape(24, 4, 32, 4, 3).mean((1, 3))
+            assert np.abs(small - rgb(folder / f"frame {number}.png")).mean() < 4
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=PROGRAM_IDS)
+@pytest.mark.parametrize("stored", ["gbrp", "yuv420p", "yuv420p10le", "gray"])
+def test_a_video_becomes_numbered_images(tmp_path, program, stored):
+    source = make_clip(
+        *(tmp_path / "in.mkv", "-c:v", "ffv1", "-pix_fmt", stored), filters="boxblur=1", frames=3
+    )
+    (tmp_path / "50%").mkdir()
+    pattern = tmp_path / "50%" / "big-%03d.png"
+    options = {"model": "bicubic", "ffmpeg": program.path}
+    upscale_video(source, pattern, **options)
+    names = sorted(file.name for file in pattern.parent.iterdir())
+    assert names == ["big-001.png", "big-002.png", "big-003.png"]
+    with av.open(str(source)) as container:
+        for name, frame in zip(names, container.decode(video=0), strict=True):
+            large = rgb(pattern.parent / name)
+            assert large.shape == (96, 128, 3)
+            known = frame.to_ndarray(format="rgb24").astype(float)
+            assert np.abs(large.reshape(24, 4, 32, 4, 3).mean((1, 3)) - known).mean() < 6
+    with pytest.raises(OutputError, match=r"big-001.png exists already.*--overwrite"):
+        upscale_video(source, pattern, **options)
+    upscale_video(source, pattern, overwrite=True, **options)
+
+
+def test_patterns_that_mean_nothing_or_too_much_are_refused(folder, tmp_path):
+    (tmp_path / "nothing").mkdir()
+    for name in ("nothing", "%d.png", "*.png"):
+        with pytest.raises(InputError, match="no images there"):
+            image_files(tmp_path / name)
+    (folder / "other.jpg").touch()
+    with pytest.raises(InputError, match=r"several kinds \(.jpg .png\)"):
+        image_files(folder)
+
+
+def test_names_of_files_are_no_patterns(tmp_path):
+    (tmp_path / "a [1] %d.png").touch()
+    assert image_files(tmp_path / "a [1] %d.png") is None
+    assert image_files(tmp_path / "missing.mp4") is None
+    assert [is_pattern(tmp_path / name) for name in ("%06d.png", "a.png", "%d.mp4")] == [
+        True,
+        False,
+        False,
+    ]
+
+
+def test_numbers_in_names_are_numbers(tmp_path):
+    for name in ("a10.png", "a9.png", "a1.png"):
+        (tmp_path / name).touch()
+    assert [file.name for file in image_files(tmp_path)] == ["a1.png", "a9.png", "a10.png"]
