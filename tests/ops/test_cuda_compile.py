@@ -1,0 +1,83 @@
+"""Every CUDA kernel compiles for every GPU that is served, and fits the registers it was given."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = '#include "deform_conv3d.cuh"\n'
+# GPUs (sm) by the virtual architecture whose code they are assembled from: a source is compiled
+# once for several GPUs, which differ in the assembler only.
+GPUS = {75: (75,), 80: (80, 86, 89), 90: (90, 100, 120)}
+MEASURED = (80, 90)
+PRODUCTS = ("bfloat16", "float16", "tf32", "float32", "float64")
+ELEMENTS = ("bfloat16", "float16", "float32", "float64")
+# Registers of a thread, at most. With 128 two blocks of 256 threads share a multiprocessor.
+BUDGET = {
+    **{f"forward_{product}": 128 for product in PRODUCTS},
+    **{f"data_gradients_{product}": 128 for product in PRODUCTS},
+    **{f"weight_gradients_{product}": 128 for product in PRODUCTS},
+    **{
+        f"{kernel}_{element}": 64
+        for kernel in ("pack_forward", "pack_backward", "add_segments")
+        for element in ELEMENTS
+    },
+    "forward_float64": 232,
+    "data_gradients_float64": 192,
+    "weight_gradients_float64": 160,
+}
+
+
+def compiler() -> str:
+    home = os.environ.get("CUDA_HOME")
+    found = shutil.which("nvcc", path=f"{home}/bin" if home else None)
+    if found is None:
+        pytest.skip("no nvcc was found to compile the CUDA kernels")
+    return found
+
+
+@pytest.fixture(scope="module", params=GPUS, ids=lambda virtual: f"compute_{virtual}")
+def report(request: pytest.FixtureRequest, tmp_path_factory) -> tuple[int, str]:
+    """A virtual architecture, and what the assembler says of every kernel on its GPUs."""
+    virtual = request.param
+    folder = tmp_path_factory.mktemp("cuda")
+    (folder / "kernels.cu").write_text(PROGRAM)
+    known = subprocess.run([compiler(), "--list-gpu-code"], capture_output=True, text=True).stdout
+    gpus = [f"sm_{gpu}" for gpu in GPUS[virtual] if f"sm_{gpu}\n" in known]
+    if not gpus:
+        pytest.skip(f"this nvcc knows none of the GPUs {GPUS[virtual]}")
+    command = [
+        *(compiler(), "-std=c++17", "-fatbin", "-Xptxas", "-v"),
+        *(f"-gencode=arch=compute_{virtual},code=[{','.join(gpus)}]", f"-I{ROOT / 'cuda_ops'}"),
+        *("-o", folder / "kernels.fatbin", folder / "kernels.cu"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return virtual, done.stderr
+
+
+def registers(report: str, gpu: int) -> dict[str, int]:
+    """Registers of a thread by kernel, of the kernels compiled for a GPU."""
+    blocks = re.split(r"Compiling entry function ", report)[1:]
+    found = {}
+    for block in blocks:
+        name, target = re.match(r"'d3dnet_(\w+)' for 'sm_(\d+)'", block).groups()
+        if int(target) == gpu:
+            found[name] = int(re.search(r"Used (\d+) registers", block)[1])
+            assert "0 bytes spill stores, 0 bytes spill loads" in block, f"{name} spills on {gpu}"
+    return found
+
+
+def test_every_kernel_compiles_without_warning_and_fits_its_registers(report):
+    virtual, text = report
+    assert "warning" not in text
+    for gpu in GPUS[virtual]:
+        found = registers(text, gpu) if gpu in MEASURED else {}
+        if gpu in MEASURED:
+            assert found.keys() == BUDGET.keys()
+        over = {name: used for name, used in found.items() if used > BUDGET[name]}
+        assert not over, f"sm_{gpu}: more registers than budgeted: {over}"
