@@ -320,7 +320,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
 }  // namespace
 }  // namespace d3dnet
 
+// The emulation can be loaded beside the real library: its operators have a namespace of their own.
+#ifdef D3DNET_EMULATED
+STABLE_TORCH_LIBRARY(d3dnet_emulated, m) {
+#else
 STABLE_TORCH_LIBRARY(d3dnet_cuda, m) {
+#endif
   m.def(
       "deform_conv3d(Tensor input, Tensor offset, Tensor weight, Tensor? bias, Tensor? mask, "
       "int[3] stride, int[3] padding, int[3] dilation, str dims, bool allow_tf32) -> Tensor");
@@ -332,7 +337,7 @@ STABLE_TORCH_LIBRARY(d3dnet_cuda, m) {
 }
 
 #ifdef D3DNET_EMULATED
-STABLE_TORCH_LIBRARY_IMPL(d3dnet_cuda, CPU, m) {
+STABLE_TORCH_LIBRARY_IMPL(d3dnet_emulated, CPU, m) {
 #else
 STABLE_TORCH_LIBRARY_IMPL(d3dnet_cuda, CUDA, m) {
 #endif

@@ -85,7 +85,7 @@ def compute(
     t: cases.Tensors,
     tf32: bool,
     needs: tuple[bool, ...] = (True,) * 5,
-    operators=torch.ops.d3dnet_cuda,
+    operators=torch.ops.d3dnet_emulated,
 ) -> dict[str, torch.Tensor]:
     """Output and gradients, by the names of `cases.NAMES`."""
     output = operators.deform_conv3d(
