@@ -209,12 +209,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
   p.grad = grad_rows.const_data_ptr();
   need_mask = need_mask && mask.has_value();
 
-  const Tensor absent = empty({0}, dtype, false);
-  Tensor grad_input = need_input ? empty(sizes_of(input), dtype, true) : absent;
+  // A tensor of its own for each gradient that is not needed: outputs must not alias.
+  const auto absent = [&] { return empty({0}, dtype, false); };
+  Tensor grad_input = need_input ? empty(sizes_of(input), dtype, true) : absent();
   // Taps that reach outside the clip in time are skipped: their gradients stay zero.
-  Tensor grad_offset = need_offset ? zeros(sizes_of(offset), offset.scalar_type()) : absent;
-  Tensor grad_mask = need_mask ? zeros(sizes_of(*mask), dtype) : absent;
-  Tensor grad_weight = need_weight ? empty(sizes_of(weight), dtype, false) : absent;
+  Tensor grad_offset = need_offset ? zeros(sizes_of(offset), offset.scalar_type()) : absent();
+  Tensor grad_mask = need_mask ? zeros(sizes_of(*mask), dtype) : absent();
+  Tensor grad_weight = need_weight ? empty(sizes_of(weight), dtype, false) : absent();
   p.grad_input = need_input ? grad_input.mutable_data_ptr() : nullptr;
   p.grad_offset = need_offset ? grad_offset.mutable_data_ptr() : nullptr;
   p.grad_mask = need_mask ? grad_mask.mutable_data_ptr() : nullptr;
@@ -238,11 +239,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
     });
     if (need_weight) kernels.finish_weight(p, chunks);
   }
-  return {need_input ? in_layout_of(input, grad_input) : absent,
-          need_offset ? in_layout_of(offset, grad_offset) : absent,
-          need_weight ? in_layout_of(weight, grad_weight) : absent,
-          need_mask ? in_layout_of(*mask, grad_mask) : absent,
-          need_bias ? bias_gradient(p, kernels, dtype) : absent};
+  return {need_input ? in_layout_of(input, grad_input) : absent(),
+          need_offset ? in_layout_of(offset, grad_offset) : absent(),
+          need_weight ? in_layout_of(weight, grad_weight) : absent(),
+          need_mask ? in_layout_of(*mask, grad_mask) : absent(),
+          need_bias ? bias_gradient(p, kernels, dtype) : absent()};
 }
 
 }  // namespace
