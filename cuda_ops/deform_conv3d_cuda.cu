@@ -293,13 +293,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
   p.whole_grad = whole_rows(p.grad, p.out_channels, p.out_channels / p.groups, dtype);
   need_mask = need_mask && mask.has_value();
 
-  const Tensor absent = empty({0}, dtype, input);
+  // A tensor of its own for each gradient that is not needed: outputs must not alias.
+  const auto absent = [&] { return empty({0}, dtype, input); };
   // Taps that reach outside the clip in time are skipped: their gradients stay zero.
-  Tensor grad_input = need_input ? zeros(sizes_of(input), kernels.sums, input, true) : absent;
+  Tensor grad_input = need_input ? zeros(sizes_of(input), kernels.sums, input, true) : absent();
   Tensor grad_offset =
-      need_offset ? zeros(sizes_of(offset), offset.scalar_type(), input) : absent;
-  Tensor grad_mask = need_mask ? zeros(sizes_of(*mask), dtype, input) : absent;
-  Tensor grad_weight = need_weight ? empty(sizes_of(weight), dtype, input) : absent;
+      need_offset ? zeros(sizes_of(offset), offset.scalar_type(), input) : absent();
+  Tensor grad_mask = need_mask ? zeros(sizes_of(*mask), dtype, input) : absent();
+  Tensor grad_weight = need_weight ? empty(sizes_of(weight), dtype, input) : absent();
   p.grad_input = need_input ? grad_input.mutable_data_ptr() : nullptr;
   p.grad_offset = need_offset ? grad_offset.mutable_data_ptr() : nullptr;
   p.grad_mask = need_mask ? grad_mask.mutable_data_ptr() : nullptr;
@@ -311,10 +312,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
   if (need_input) grad_input = in_layout_of(input, torch::stable::to(grad_input, dtype));
   const Sizes all_but_channels = {0, 2, 3, 4};
   return {grad_input,
-          need_offset ? in_layout_of(offset, grad_offset) : absent,
-          need_weight ? in_layout_of(weight, grad_weight) : absent,
-          need_mask ? in_layout_of(*mask, grad_mask) : absent,
-          need_bias ? torch::stable::sum(grad_rows, all_but_channels) : absent};
+          need_offset ? in_layout_of(offset, grad_offset) : absent(),
+          need_weight ? in_layout_of(weight, grad_weight) : absent(),
+          need_mask ? in_layout_of(*mask, grad_mask) : absent(),
+          need_bias ? torch::stable::sum(grad_rows, all_but_channels) : absent()};
 }
 
 }  // namespace
