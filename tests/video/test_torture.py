@@ -60,7 +60,7 @@ class Case:
 LOSSLESS = ("-c:v", "ffv1", "-pix_fmt")
 H264 = ("-c:v", "libx264", "-qp", 4, "-pix_fmt")
 X264 = {"crf": 6}
-# Hold no times before zero: sound's delay, or reordering, moves all; the sound's distance is audited.
+# No times before zero: a sound encoder's delay, or reordering, moves all (the audit measures it).
 MOVING = (".avi", ".ts", ".webm")
 
 
