@@ -21,11 +21,12 @@ from d3dnet import bicubic
 from d3dnet.checkpoints import load_model
 from d3dnet.video import colour
 from d3dnet.video.audit import Audit, audit
-from d3dnet.video.decode import Frame, Reading, VideoSource
+from d3dnet.video.decode import Reading, VideoSource
 from d3dnet.video.encode import VideoSink
 from d3dnet.video.ffmpeg import find_program
 from d3dnet.video.hdr import warn_of_hdr
 from d3dnet.video.images import ENCODERS, is_pattern
+from d3dnet.video.picture import Frame
 from d3dnet.video.scenes import parse_time, read_cuts, shots
 from d3dnet.video.streams import keep
 from d3dnet.video.target import (

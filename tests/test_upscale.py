@@ -21,7 +21,8 @@ from d3dnet.model import D3Dnet
 from d3dnet.upscale import run_network, upscale_frames, upscale_video
 from d3dnet.video import InputError, OutputError
 from d3dnet.video.colour import from_network, to_network
-from d3dnet.video.decode import ColourTags, VideoSource
+from d3dnet.video.decode import VideoSource
+from d3dnet.video.picture import ColourTags
 from tests.video.clips import (
     PROGRAM_IDS,
     PROGRAMS,

@@ -10,19 +10,18 @@ from itertools import chain, pairwise
 from pathlib import Path
 
 import av
-import av.filter
-import numpy as np
 from av.stream import Disposition
 
 from d3dnet.video.colour import Layout
+from d3dnet.video.deinterlace import deinterlaced
 from d3dnet.video.errors import InputError
 from d3dnet.video.hdr import Mastering, dynamic_metadata, mastering_of
 from d3dnet.video.images import image_files, linked
 from d3dnet.video.picture import (
     RANGE_FULL,
     RANGE_LIMITED,
-    RANGE_UNSPECIFIED,
-    UNSPECIFIED,
+    ColourTags,
+    Frame,
     flipped_offset,
     has_alpha,
     layout_of,
@@ -34,28 +33,6 @@ from d3dnet.video.picture import (
 from d3dnet.video.streams import Streams, streams_of
 
 ON_ERROR = ("fail", "conceal", "stop")
-
-
-@dataclass(frozen=True)
-class ColourTags:
-    """How a picture says its colours are to be read: numbers as in ITU-T H.273 (2: unspecified).
-
-    `range` is FFmpeg's: 0 unspecified, 1 limited, 2 full. `chroma_location` is FFmpeg's name.
-    """
-
-    range: int = RANGE_UNSPECIFIED
-    matrix: int = UNSPECIFIED
-    primaries: int = UNSPECIFIED
-    transfer: int = UNSPECIFIED
-    chroma_location: str = "unspecified"
-
-
-@dataclass(frozen=True)
-class Frame:
-    """A picture: planes (rows, columns) as in its layout, and `pts` in units of the time base."""
-
-    planes: tuple[np.ndarray, ...]
-    pts: int
 
 
 @dataclass(frozen=True)
@@ -272,7 +249,7 @@ class VideoSource:
         step = max(1, round(1 / (self.frame_rate * self.time_base)))
         pictures = self._decoded()
         if self.reading.deinterlace:
-            pictures = _deinterlaced(pictures, self.time_base)
+            pictures = deinterlaced(pictures, self.time_base)
         return increasing_times(pictures, step)
 
     def _decoded(self) -> Iterator[tuple[av.VideoFrame, int | None]]:
@@ -427,41 +404,6 @@ def _video_stream(container: av.container.InputContainer, path: Path) -> av.Vide
             return stream
     kinds = sorted({stream.type for stream in container.streams})
     raise InputError(f"{path}: no video stream, only: {', '.join(kinds) or 'nothing'}")
-
-
-def _deinterlaced(
-    pictures: Iterator[tuple[av.VideoFrame, int | None]], time_base: Fraction
-) -> Iterator[tuple[av.VideoFrame, int | None]]:
-    """One whole frame of each two fields, by FFmpeg's bwdif, at the time of the first field."""
-    graph = None
-    times: list[int | None] = []
-    for frame, pts in pictures:
-        if graph is None:
-            graph = av.filter.Graph()
-            source = graph.add_buffer(
-                width=frame.width, height=frame.height, format=frame.format, time_base=time_base
-            )
-            bwdif, sink = graph.add("bwdif", "mode=send_frame"), graph.add("buffersink")
-            source.link_to(bwdif)
-            bwdif.link_to(sink)
-            graph.configure()
-        times.append(pts)
-        graph.push(frame)
-        yield from _pulled(graph, times)
-    if graph is not None:
-        graph.push(None)
-        yield from _pulled(graph, times)
-
-
-def _pulled(
-    graph: av.filter.Graph, times: list[int | None]
-) -> Iterator[tuple[av.VideoFrame, int | None]]:
-    while True:
-        try:
-            frame = graph.pull()
-        except (av.BlockingIOError, av.EOFError):
-            return
-        yield frame, times.pop(0)
 
 
 def _reason(error: BaseException) -> str:

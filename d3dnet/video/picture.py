@@ -17,6 +17,28 @@ RANGE_UNSPECIFIED, RANGE_LIMITED, RANGE_FULL = 0, 1, 2
 
 
 @dataclass(frozen=True)
+class ColourTags:
+    """How a picture says its colours are to be read: numbers as in ITU-T H.273 (2: unspecified).
+
+    `range` is FFmpeg's: 0 unspecified, 1 limited, 2 full. `chroma_location` is FFmpeg's name.
+    """
+
+    range: int = RANGE_UNSPECIFIED
+    matrix: int = UNSPECIFIED
+    primaries: int = UNSPECIFIED
+    transfer: int = UNSPECIFIED
+    chroma_location: str = "unspecified"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A picture: planes (rows, columns) as in its layout, and `pts` in units of the time base."""
+
+    planes: tuple[np.ndarray, ...]
+    pts: int
+
+
+@dataclass(frozen=True)
 class Orientation:
     """What turns a stored picture into the shown one: transpose, then flip."""
 

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from d3dnet.video.decode import Frame
 from d3dnet.video.errors import InputError
+from d3dnet.video.picture import Frame
 
 ROWS, COLUMNS = 18, 32
 MAX_SHIFT = (4, 8)  # rows, columns of the thumbnail

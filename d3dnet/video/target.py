@@ -11,12 +11,12 @@ import av
 from av.format import ContainerFormat
 
 from d3dnet.video.colour import SCALE, Layout
-from d3dnet.video.decode import ColourTags, VideoSource
+from d3dnet.video.decode import VideoSource
 from d3dnet.video.errors import OutputError
 from d3dnet.video.ffmpeg import Program, has_option, pixel_formats
 from d3dnet.video.hdr import NO_MASTERING, Mastering
 from d3dnet.video.images import is_pattern, written_images
-from d3dnet.video.picture import RANGE_FULL, RANGE_LIMITED, layout_of
+from d3dnet.video.picture import RANGE_FULL, RANGE_LIMITED, ColourTags, layout_of
 
 DEFAULT_CODEC = "libx264"
 IMAGE_CODECS = ("png", "tiff", "bmp")

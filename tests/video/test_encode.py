@@ -9,9 +9,9 @@ import pytest
 
 from d3dnet.video import EncoderError
 from d3dnet.video.command import encoder_command, first_complaint
-from d3dnet.video.decode import ColourTags, VideoSource
+from d3dnet.video.decode import VideoSource
 from d3dnet.video.encode import VideoSink
-from d3dnet.video.picture import layout_of
+from d3dnet.video.picture import ColourTags, layout_of
 from d3dnet.video.streams import Kept
 from d3dnet.video.target import Encoding, Target
 from tests.video.clips import (

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from d3dnet.video import InputError
-from d3dnet.video.decode import Frame
+from d3dnet.video.picture import Frame
 from d3dnet.video.scenes import parse_time, read_cuts, shots
 
 CLIPS = Path(__file__).parents[2].parent / "shared" / "train" / "clips"

@@ -4,9 +4,8 @@ from fractions import Fraction
 import pytest
 
 from d3dnet.video import OutputError
-from d3dnet.video.decode import ColourTags
 from d3dnet.video.ffmpeg import pixel_formats
-from d3dnet.video.picture import layout_of
+from d3dnet.video.picture import ColourTags, layout_of
 from d3dnet.video.target import (
     Encoding,
     Target,
