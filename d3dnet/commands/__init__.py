@@ -1,0 +1,1 @@
+"""One module a command: `add` declares its options, `_run` does it."""

@@ -1,0 +1,180 @@
+"""`d3dnet upscale`: videos and images four times larger."""
+
+import argparse
+import os
+import shlex
+from pathlib import Path
+from typing import Any
+
+import d3dnet
+from d3dnet.commands.common import MODES, add_network_options, complain, one_line
+
+ON_ERROR = ("fail", "conceal", "stop")
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "upscale",
+        help="make videos four times larger",
+        description="Make videos four times larger. The sound is copied, every frame keeps its "
+        "time; what is compared of source and result is printed, then the path of the result.",
+    )
+    parser.add_argument(
+        "inputs",
+        metavar="INPUT",
+        nargs="+",
+        help="a video file, or several; or a folder, a quoted glob or a printf pattern of images",
+    )
+    parser.add_argument(
+        "output",
+        metavar="OUTPUT",
+        help="the result, such as big.mp4, big.mkv or images/%%06d.png; or a folder, for "
+        "results named as their sources",
+    )
+    add_network_options(parser)
+    parser.add_argument(
+        "--mode",
+        choices=MODES,
+        default="sequence",
+        help="sequence: computes features once, the fastest (default); "
+        "window: 7 frames for each, as published",
+    )
+    parser.add_argument(
+        "--cuts",
+        default="auto",
+        metavar="auto|off|FILE",
+        help="where shots begin, which are kept apart: detected (default), nowhere, or a text file "
+        "of times, one a line",
+    )
+    size = parser.add_argument_group("size", "at most four times larger (default)")
+    size.add_argument("--scale", type=float, metavar="S", help="such as 2, 3 or 1.5")
+    size.add_argument("--height", type=int, metavar="ROWS", help="such as 1080")
+    size.add_argument("--width", type=int, metavar="COLUMNS", help="such as 1920")
+    part = parser.add_argument_group("what is read")
+    part.add_argument("--start", metavar="TIME", help="seconds or h:mm:ss.sss, as the file counts")
+    part.add_argument("--end", metavar="TIME", help="the first frame that is left out")
+    part.add_argument("--frames", type=int, metavar="N", help="at most so many")
+    part.add_argument("--fps", default=25, metavar="RATE", help="of images as input (25)")
+    part.add_argument("--no-audio", action="store_true", help="leave the sound out")
+    part.add_argument("--deinterlace", action="store_true", help="make whole frames of fields")
+    part.add_argument(
+        "--on-error",
+        choices=ON_ERROR,
+        default="fail",
+        help="where the file is damaged: fail (default), conceal (repeat the last good frame) or "
+        "stop (keep what is before)",
+    )
+    encoder = parser.add_argument_group("encoder")
+    encoder.add_argument(
+        "--codec", default="libx264", help="video encoder of ffmpeg (default: %(default)s)"
+    )
+    encoder.add_argument(
+        "--crf", type=_quality, help="quality of the encoder, lower is better (libx264: 18)"
+    )
+    encoder.add_argument("--preset", help="speed of the encoder, as it names them")
+    encoder.add_argument("--pix-fmt", metavar="NAME", help="default: what keeps the most")
+    encoder.add_argument(
+        "--ffmpeg-args",
+        type=shlex.split,
+        default=(),
+        metavar="WORDS",
+        help="further words for ffmpeg, in one: --ffmpeg-args='-tune film'",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing OUTPUT")
+    parser.add_argument(
+        "--ffmpeg",
+        metavar="PROGRAM",
+        help="ffmpeg program (default: $FFMPEG, else the one on the PATH, else the bundled one)",
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    output = Path(options.output)
+    if len(options.inputs) == 1 and not output.is_dir():
+        return _upscale_one(options, options.inputs[0], output)
+    if not output.is_dir():
+        raise NotADirectoryError(f"{output}: of several inputs OUTPUT is a folder; create it first")
+    names = [Path(name) for name in options.inputs]
+    if len({name.stem for name in names}) < len(names):
+        raise ValueError("several inputs have the same name; their results would overwrite another")
+    code = 0
+    for name in names:
+        try:
+            _upscale_one(options, name, output / f"{name.stem}{_result_suffix(name)}")
+        except Exception as error:
+            if len(names) == 1 or os.environ.get("D3DNET_TRACEBACK"):
+                raise
+            complain(one_line(error))
+            code = 1
+    return code
+
+
+def _result_suffix(name: Path) -> str:
+    """The container of a result: that of its source where it can hold what the encoders make."""
+    return name.suffix if name.suffix.lower() in (".mp4", ".m4v", ".mov", ".mkv", ".ts") else ".mkv"
+
+
+def _upscale_one(options: argparse.Namespace, source: str | Path, output: Path) -> int:
+    bar = None
+
+    def progress(done: int, expected: int | None) -> None:
+        nonlocal bar
+        # The container's count is an estimate: never show more than all.
+        total = max(done, expected) if expected else None
+        if bar is None:
+            from tqdm import tqdm
+
+            bar = tqdm(desc="upscaling", unit=" frames", total=total, dynamic_ncols=True)
+        bar.total = total
+        bar.update(done - bar.n)
+
+    def report(found: Any) -> None:
+        if bar is not None:
+            bar.close()
+        print(found.table())
+
+    try:
+        path = d3dnet.upscale_video(
+            source,
+            output,
+            model=options.model,
+            device=options.device,
+            precision=options.precision,
+            mode=options.mode,
+            cuts=options.cuts,
+            scale=options.scale,
+            height=options.height,
+            width=options.width,
+            start=options.start,
+            end=options.end,
+            frames=options.frames,
+            deinterlace=options.deinterlace,
+            on_error=options.on_error,
+            fps=options.fps,
+            sound=not options.no_audio,
+            codec=options.codec,
+            crf=options.crf,
+            preset=options.preset,
+            pix_fmt=options.pix_fmt,
+            ffmpeg_args=options.ffmpeg_args,
+            overwrite=options.overwrite,
+            ffmpeg=options.ffmpeg,
+            progress=progress,
+            report=report,
+        )
+    finally:
+        if bar is not None:
+            bar.close()
+    print(path)
+    return 0
+
+
+def _quality(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"got {text!r}; a number from 0 to 100 is accepted")
+    return value
