@@ -14,13 +14,13 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
-from d3dnet.datasets.clips import Clip, load_clips, sample_batch, source_of
+from d3dnet.datasets.clips import Clip, load_clips, source_of, unit_luma
+from d3dnet.datasets.patches import ClipPatches
 from d3dnet.metrics import psnr
 from d3dnet.model import D3D, D3Dnet
 
@@ -78,9 +78,9 @@ def validate(model: D3Dnet, clips: Sequence[Clip], frames: int = 7) -> float:
     inner = (slice(None), slice(8, -8), slice(8, -8))
     values = []
     for clip in clips:
-        lr = torch.from_numpy(clip.lr[None, None, :frames]) / 255
+        lr = torch.from_numpy(unit_luma(clip.lr[None, None, :frames]))
         sr = model.forward_sequence(lr)[0, 0].clamp(0, 1).numpy()
-        values.append(psnr(sr[inner], clip.hr[:frames][inner] / 255, peak=1))
+        values.append(psnr(sr[inner], unit_luma(clip.hr[:frames][inner]), peak=1))
     return sum(values) / len(values)
 
 
@@ -121,6 +121,7 @@ def train(
     ]
     if not training:
         raise ValueError(f"{clips_root}: no training clips besides the held-out {config.held_out}")
+    patches = ClipPatches(training, config.frames, config.patch, config.seed, config.candidates)
 
     torch.manual_seed(config.seed)
     model = D3Dnet(
@@ -158,10 +159,8 @@ def train(
         rate = learning_rate_at(step, config)
         optimizer.param_groups[0]["lr"] = rate
         optimizer.param_groups[1]["lr"] = rate * config.offset_learning_rate_factor
-        rng = np.random.default_rng([config.seed, step])
-        lr, hr = sample_batch(
-            training, config.batch, config.frames, config.patch, rng, config.candidates
-        )
+        samples = range(step * config.batch, (step + 1) * config.batch)
+        lr, hr = (torch.stack(side) for side in zip(*(patches[i] for i in samples), strict=True))
         with torch.autocast("cpu", torch.bfloat16) if config.bfloat16 else nullcontext():
             sr = model.forward_sequence(lr)
         loss = F.mse_loss(sr, hr)

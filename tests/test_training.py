@@ -43,7 +43,7 @@ def state_of(path):
     return torch.load(path, weights_only=True)
 
 
-def test_a_resumed_training_gives_bit_identical_weights(clips_folder, tmp_path):
+def test_a_resumed_training_gives_bit_identical_weights(clips_folder, tmp_path, monkeypatch):
     straight = state_of(train(TINY, clips_folder, tmp_path / "a" / "run"))
     train(override(TINY, ["steps=6"]), clips_folder, tmp_path / "b" / "run", max_seconds=0)
     interrupted = tmp_path / "b" / "run" / "state.pt"
@@ -52,20 +52,15 @@ def test_a_resumed_training_gives_bit_identical_weights(clips_folder, tmp_path):
     class StopError(Exception):
         pass
 
-    draw, calls = training.sample_batch, []
+    class PatchesThenDeath(training.ClipPatches):
+        def __getitem__(self, index):
+            if index == 4:  # after the save at step 3
+                raise StopError
+            return super().__getitem__(index)
 
-    def draw_then_die(*arguments):
-        calls.append(arguments)
-        if len(calls) == 5:  # after the save at step 3
-            raise StopError
-        return draw(*arguments)
-
-    training.sample_batch = draw_then_die
-    try:
-        with pytest.raises(StopError):
-            train(TINY, clips_folder, tmp_path / "b" / "run")
-    finally:
-        training.sample_batch = draw
+    with monkeypatch.context() as patched, pytest.raises(StopError):
+        patched.setattr(training, "ClipPatches", PatchesThenDeath)
+        train(TINY, clips_folder, tmp_path / "b" / "run")
     assert state_of(interrupted)["step"] == 3
     resumed = state_of(train(TINY, clips_folder, tmp_path / "b" / "run"))
     assert resumed["step"] == straight["step"] == 6
@@ -88,10 +83,10 @@ def test_held_out_sources_are_never_drawn(clips_folder, tmp_path, monkeypatch):
 
     def spy(clips, *arguments):
         drawn.update(clip.name for clip in clips)
-        return draw(clips, *arguments)
+        return make(clips, *arguments)
 
-    draw = training.sample_batch
-    monkeypatch.setattr(training, "sample_batch", spy)
+    make = training.ClipPatches
+    monkeypatch.setattr(training, "ClipPatches", spy)
     train(override(TINY, ["steps=1"]), clips_folder, tmp_path / "run")
     assert drawn == {"urban_1", "urban_3"}
 

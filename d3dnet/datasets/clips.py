@@ -1,38 +1,50 @@
-"""Training clips: short high-resolution videos and stills, held in memory as luma.
+"""Training clips: short high-resolution videos and stills, as pairs of luma.
 
 A folder of videos (``*.mp4`` and what else ffmpeg reads) and of stills (``*.jpg, *.png``), the
-latter turned into clips by a slow sub-pixel pan, zoom and rotation. The low-resolution side is
-MATLAB's bicubic of the RGB frame (recipe ``double``), as for the published training set.
+latter turned into clips by a slow sub-pixel pan, zoom and rotation. The low-resolution side is made
+of the RGB frame, rounded to 8 bit, as for the published training set; the luma of both sides is not
+rounded there, and here kept in 1/256 of a code value.
 """
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import av
 import cv2
 import numpy as np
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from d3dnet.datasets.imresize import imresize
 from d3dnet.metrics import luma
 
 SCALE = 4
+LUMA_STEPS = 256  # of stored luma in a code value
 VIDEO_SUFFIXES = {".mp4", ".mkv", ".mov", ".avi", ".webm", ".y4m"}
 STILL_SUFFIXES = {".jpg", ".jpeg", ".png"}
+_CACHE_FORMAT = 2  # another one when clips of the same file come out otherwise
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip: ``hr`` (T, 4h, 4w) uint8 and ``lr`` (T, h, w) float32 luma in code values."""
+    """One clip: ``hr`` (T, 4h, 4w) and ``lr`` (T, h, w), uint16 luma in 1/256 of a code value."""
 
     name: str
     hr: np.ndarray
     lr: np.ndarray
+
+
+def store_luma(rgb: np.ndarray) -> np.ndarray:
+    """Luma of (..., 3) uint8 RGB as it is stored: (...) uint16 in 1/256 of a code value."""
+    return np.round(LUMA_STEPS * luma(rgb)).astype(np.uint16)
+
+
+def unit_luma(stored: np.ndarray) -> np.ndarray:
+    """Stored luma as the network takes it: float32 in [0, 1]."""
+    return stored.astype(np.float32) / np.float32(255 * LUMA_STEPS)
 
 
 def read_rgb_frames(path: Path) -> Iterator[np.ndarray]:
@@ -63,34 +75,37 @@ def pan_still(still: np.ndarray, frames: int, rng: np.random.Generator) -> Itera
         )
 
 
-def _make_clip(name: str, frames: Iterator[np.ndarray]) -> Clip:
+def clip_from_rgb(name: str, frames: Iterable[np.ndarray]) -> Clip:
+    """A clip of (H, W, 3) uint8 RGB frames; rows and columns beyond a multiple of 4 are cut off."""
     hr, lr = [], []
     for frame in frames:
         height, width = (size - size % SCALE for size in frame.shape[:2])
         frame = frame[:height, :width]
-        hr.append(np.round(luma(frame)).astype(np.uint8))
-        lr.append(luma(imresize(frame, 1 / SCALE)).astype(np.float32))
+        hr.append(store_luma(frame))
+        lr.append(store_luma(imresize(frame, 1 / SCALE)))
     return Clip(name, np.stack(hr), np.stack(lr))
 
 
 def load_clip(path: Path, still_frames: int = 9) -> Clip:
     """Read one video or still as a `Clip`; a still's path depends on its name alone."""
     if path.suffix.lower() in VIDEO_SUFFIXES:
-        return _make_clip(path.stem, read_rgb_frames(path))
+        return clip_from_rgb(path.stem, read_rgb_frames(path))
     still = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if still is None:
         raise ValueError(f"{path}: cannot be read as an image; replace or remove the file")
     seed = int.from_bytes(hashlib.sha256(path.name.encode()).digest()[:8], "little")
     still = np.ascontiguousarray(still[..., ::-1])
-    return _make_clip(path.stem, pan_still(still, still_frames, np.random.default_rng(seed)))
+    return clip_from_rgb(path.stem, pan_still(still, still_frames, np.random.default_rng(seed)))
 
 
-def load_clips(root: Path, cache: Path | None = None) -> list[Clip]:
+def load_clips(root: Path, cache: Path | None = None, still_frames: int = 9) -> list[Clip]:
     """Read every clip and still below ``root``, sorted by name.
 
     Args:
         root: folder with videos and stills, searched recursively.
-        cache: folder for decoded clips (.npz), so that the next start is quick.
+        cache: folder for decoded clips, so that the next start is quick. They are found again by
+            the contents of their file and by how they were made, and mapped instead of read.
+        still_frames: length of the clips made of stills.
 
     Raises:
         ValueError: when there is none, or a still cannot be read.
@@ -101,81 +116,48 @@ def load_clips(root: Path, cache: Path | None = None) -> list[Clip]:
         raise ValueError(f"{root}: no clips found; accepted are videos {sorted(VIDEO_SUFFIXES)}")
     clips = []
     for path in tqdm(paths, desc="clips", unit="clip"):
-        stored = cache / f"{path.stem}.npz" if cache else None
-        if stored and stored.exists():
-            with np.load(stored) as data:
-                clips.append(Clip(path.stem, data["hr"], data["lr"]))
+        if cache is None:
+            clips.append(load_clip(path, still_frames))
             continue
-        clips.append(load_clip(path))
-        if stored:
-            cache.mkdir(parents=True, exist_ok=True)
-            partial = stored.with_suffix(".part.npz")
-            np.savez(partial, hr=clips[-1].hr, lr=clips[-1].lr)
-            partial.rename(stored)
+        made_by = f"{_CACHE_FORMAT} {path.name} {still_frames}"
+        stored = cache / f"{path.stem}-{_fingerprint(path, made_by)}"
+        clip = _read_cached(path.stem, stored)
+        if clip is None:
+            _write_cached(load_clip(path, still_frames), stored)
+            clip = _read_cached(path.stem, stored)
+        clips.append(clip)
     return clips
+
+
+def _fingerprint(path: Path, made_by: str) -> str:
+    digest = hashlib.blake2b(made_by.encode(), digest_size=12)
+    digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _read_cached(name: str, stored: Path) -> Clip | None:
+    hr, lr = stored / "hr.npy", stored / "lr.npy"
+    if not stored.is_dir():
+        return None
+    return Clip(name, np.load(hr, mmap_mode="r"), np.load(lr, mmap_mode="r"))
+
+
+def _write_cached(clip: Clip, stored: Path) -> None:
+    """Write a clip where `_read_cached` finds it; a folder appears only when it is complete."""
+    stored.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=stored.parent, suffix=".part") as partial:
+        complete = Path(partial) / "clip"
+        complete.mkdir()
+        np.save(complete / "hr.npy", clip.hr)
+        np.save(complete / "lr.npy", clip.lr)
+        try:
+            complete.rename(stored)
+        except OSError:  # another process was quicker
+            if not stored.is_dir():
+                raise
 
 
 def source_of(name: str) -> str:
     """The source of a clip: its name without the window number ("davis_cows_2" -> "davis_cows")."""
     stem, _, number = name.rpartition("_")
     return stem if number.isdigit() and stem not in ("kodak", "urban") else name
-
-
-def _draw_place(
-    clips: Sequence[Clip], shares: np.ndarray, size: tuple[int, int, int], rng: np.random.Generator
-) -> tuple[Clip, tuple[slice, slice, slice], float]:
-    """A random place in a random clip, and its detail: the mean gradient of its middle frame."""
-    clip = clips[rng.choice(len(clips), p=shares)]
-    place = []
-    for have, wanted in zip(clip.lr.shape, size, strict=True):
-        start = int(rng.integers(have - wanted + 1))
-        place.append(slice(start, start + wanted))
-    place = tuple(place)
-    middle = clip.lr[place][size[0] // 2]
-    return clip, place, sum(float(np.abs(np.diff(middle, axis=axis)).mean()) for axis in (0, 1))
-
-
-def sample_batch(
-    clips: Sequence[Clip],
-    batch: int,
-    frames: int,
-    patch: int,
-    rng: np.random.Generator,
-    candidates: int = 1,
-) -> tuple[Tensor, Tensor]:
-    """Draw random augmented crops; clips are drawn in proportion to their pixels.
-
-    Flips, transposition and temporal reversal are each applied half of the time.
-
-    Args:
-        clips: with at least ``frames`` frames of at least ``patch`` pixels each way.
-        batch: number of crops.
-        frames: consecutive frames of each.
-        patch: height and width at low resolution.
-        rng: the only source of randomness.
-        candidates: places drawn for each crop, of which the one with the most detail is taken:
-            flat patches have next to nothing to teach.
-
-    Returns:
-        lr (batch, 1, frames, patch, patch) and hr (batch, 1, frames, 4 patch, 4 patch), float32
-        luma in [0, 1].
-    """
-    pixels = np.array([clip.lr.size for clip in clips], float)
-    shares = pixels / pixels.sum()
-    lrs, hrs = [], []
-    for _ in range(batch):
-        places = [
-            _draw_place(clips, shares, (frames, patch, patch), rng) for _ in range(candidates)
-        ]
-        clip, (t, y, x), _ = max(places, key=lambda place: place[2])
-        lr = clip.lr[t, y, x]
-        hr = clip.hr[t, *(slice(SCALE * side.start, SCALE * side.stop) for side in (y, x))]
-        for axis in range(3):
-            if rng.random() < 0.5:
-                lr, hr = np.flip(lr, axis), np.flip(hr, axis)
-        if rng.random() < 0.5:
-            lr, hr = lr.transpose(0, 2, 1), hr.transpose(0, 2, 1)
-        lrs.append(lr.astype(np.float32) / 255)
-        hrs.append(hr.astype(np.float32) / 255)
-    lr, hr = (torch.from_numpy(np.stack(crops)[:, None]) for crops in (lrs, hrs))
-    return lr, hr

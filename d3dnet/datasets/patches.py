@@ -1,0 +1,134 @@
+"""Random augmented patches of training clips, the same for any number of workers and resumes.
+
+A training set is a map-style data set over sample numbers without end: ``dataset[index]`` gives
+``lr`` (1, T, h, w) and ``hr`` (1, T, 4h, 4w), float32 luma in [0, 1]. All that is random about a
+sample (clip, place, augmentation) comes from a generator of its own, seeded with (seed, index), so
+that it matters neither which worker or process draws it nor what was drawn before. ``len`` is the
+number of samples in an epoch; indices go on beyond it.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from d3dnet.datasets.clips import SCALE, Clip, unit_luma
+
+Place = tuple[slice, slice, slice]
+
+
+class ClipPatches(Dataset):
+    """Patches of clips of any lengths and sizes, drawn in proportion to their pixels.
+
+    Args:
+        clips: each with at least ``frames`` frames of at least ``patch`` low-resolution pixels
+            each way. Loader workers share them where processes are forked.
+        frames: consecutive frames of a sample.
+        patch: height and width at low resolution.
+        seed: another one gives other samples.
+        candidates: places drawn for a sample, of which the one with the most detail is taken:
+            flat patches have next to nothing to teach.
+        augment: flip, transpose and reverse in time, each half of the time.
+
+    Raises:
+        ValueError: when there is no clip, or one is too short or too small.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        frames: int,
+        patch: int,
+        seed: int = 0,
+        candidates: int = 1,
+        augment: bool = True,
+    ) -> None:
+        if not clips:
+            raise ValueError("clips: got none; at least one is needed")
+        for clip in clips:
+            if clip.lr.shape[0] < frames or min(clip.lr.shape[1:]) < patch:
+                raise ValueError(
+                    f"clip {clip.name}: got (frames, height, width) {clip.lr.shape} at low "
+                    f"resolution; accepted are {frames} frames of {patch}x{patch} and more"
+                )
+        self.clips = clips
+        self.size = (frames, patch, patch)
+        self.seed = seed
+        self.candidates = candidates
+        self.augment = augment
+        pixels = np.array([clip.lr.size for clip in clips], float)
+        self._shares = pixels / pixels.sum()
+
+    def __len__(self) -> int:
+        """As many samples as there are clips."""
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """Sample ``index`` (0, 1, ... without end): lr and hr."""
+        rng = np.random.default_rng([self.seed, index])
+
+        def choose() -> Clip:
+            return self.clips[rng.choice(len(self.clips), p=self._shares)]
+
+        return draw_patch(choose, self.size, rng, self.candidates, self.augment)
+
+
+def draw_patch(
+    choose: Callable[[], Clip],
+    size: tuple[int, int, int],
+    rng: np.random.Generator,
+    candidates: int = 1,
+    augment: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """A random patch of ``size`` (frames, height, width at low resolution) of chosen clips.
+
+    Args:
+        choose: the clip for each candidate.
+        rng: the only source of randomness.
+        candidates, augment: as of `ClipPatches`.
+
+    Returns:
+        lr (1, T, h, w) and hr (1, T, 4h, 4w), float32 luma in [0, 1].
+    """
+    places = []
+    for _ in range(candidates):
+        clip = choose()
+        places.append((clip, _random_place(clip.lr.shape, size, rng)))
+    clip, (t, y, x) = places[0] if candidates == 1 else max(places, key=lambda at: _detail(*at))
+    high = (slice(SCALE * side.start, SCALE * side.stop) for side in (y, x))
+    pair = (clip.lr[t, y, x], clip.hr[t, *high])
+    if augment:
+        pair = _augment(pair, rng)
+    lr, hr = (torch.from_numpy(unit_luma(luma))[None] for luma in pair)
+    return lr, hr
+
+
+def _random_place(
+    shape: tuple[int, int, int], size: tuple[int, int, int], rng: np.random.Generator
+) -> Place:
+    starts = [
+        int(rng.integers(have - wanted + 1)) for have, wanted in zip(shape, size, strict=True)
+    ]
+    t, y, x = (slice(start, start + wanted) for start, wanted in zip(starts, size, strict=True))
+    return t, y, x
+
+
+def _detail(clip: Clip, place: Place) -> float:
+    """The mean gradient of the middle frame at a place."""
+    t, y, x = place
+    middle = unit_luma(clip.lr[(t.start + t.stop) // 2, y, x])
+    return sum(float(np.abs(np.diff(middle, axis=axis)).mean()) for axis in (0, 1))
+
+
+def _augment(
+    pair: tuple[np.ndarray, np.ndarray], rng: np.random.Generator
+) -> tuple[np.ndarray, ...]:
+    """Reverse time, flip either way and transpose, each half of the time, both alike."""
+    for axis in range(3):
+        if rng.random() < 0.5:
+            pair = tuple(np.flip(luma, axis) for luma in pair)
+    if rng.random() < 0.5:
+        pair = tuple(luma.transpose(0, 2, 1) for luma in pair)
+    return pair
