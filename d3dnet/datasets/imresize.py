@@ -1,7 +1,13 @@
-"""MATLAB-compatible ``imresize`` (bicubic), the degradation of every published x4 result.
+"""The degradations of published x4 results: MATLAB's bicubic ``imresize`` (BI), and BD.
 
 Source: the behaviour of MATLAB's ``imresize(A, scale, 'bicubic')``: Keys' cubic with a = -0.5,
 widened by 1/scale when shrinking (antialiasing), symmetric borders, rows before columns.
+
+BD is a Gaussian blur (sigma 1.6, 13 taps, symmetric borders), of which every 4th pixel is kept, the
+first one first, as by DUF and by the D3Dnet authors' group. (BasicVSR's has 12 taps and so other
+pixel centres.)
+
+`imresize_torch` has the same on tensors, on any device.
 """
 
 from functools import lru_cache
@@ -10,6 +16,11 @@ from typing import Literal
 import numpy as np
 
 Recipe = Literal["double", "uint8"]
+Degradation = Literal["double", "uint8", "bd"]
+DEGRADATIONS = ("double", "uint8", "bd")
+SCALE = 4
+BD_SIGMA = 1.6
+BD_RADIUS = 6
 
 
 def _cubic(x: np.ndarray) -> np.ndarray:
@@ -21,8 +32,9 @@ def _cubic(x: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=64)
-def _taps(size: int, out_size: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """Source indices and weights, each (out_size, taps), of one axis."""
+def resize_taps(size: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """Source indices and weights, each (ceil(size * scale), taps), of one axis of `imresize`."""
+    out_size = int(np.ceil(size * scale))
     stretch = min(scale, 1.0)  # antialiasing: the kernel is stretched when shrinking
     width = 4 / stretch
     # 1-based output centres mapped to input coordinates, as MATLAB does it.
@@ -31,16 +43,28 @@ def _taps(size: int, out_size: int, scale: float) -> tuple[np.ndarray, np.ndarra
     index = left[:, None] + np.arange(int(np.ceil(width)) + 2)
     weight = stretch * _cubic(stretch * (centre[:, None] - index))
     weight /= weight.sum(axis=1, keepdims=True)
-    # Symmetric border: ... 2 1 | 1 2 ... n | n n-1 ...
-    mirror = np.concatenate([np.arange(size), np.arange(size)[::-1]])
-    index = mirror[(index.astype(np.int64) - 1) % (2 * size)]
     used = np.any(weight != 0, axis=0)
-    return index[:, used], weight[:, used]
+    return _mirrored(index[:, used].astype(np.int64) - 1, size), weight[:, used]
 
 
-def _resize_axis(image: np.ndarray, axis: int, scale: float) -> np.ndarray:
-    size = image.shape[axis]
-    index, weight = _taps(size, int(np.ceil(size * scale)), scale)
+@lru_cache(maxsize=64)
+def bd_taps(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Source indices and weights, each (ceil(size / 4), 13), of one axis of the BD degradation."""
+    reach = np.arange(-BD_RADIUS, BD_RADIUS + 1)
+    weight = np.exp(-(reach**2) / (2 * BD_SIGMA**2))
+    weight /= weight.sum()
+    index = np.arange(0, size, SCALE)[:, None] + reach
+    return _mirrored(index, size), np.broadcast_to(weight, index.shape)
+
+
+def _mirrored(index: np.ndarray, size: int) -> np.ndarray:
+    """Indices beyond a symmetric border: ... 1 0 | 0 1 ... n-1 | n-1 n-2 ..."""
+    index = index % (2 * size)
+    return np.minimum(index, 2 * size - 1 - index)
+
+
+def _filter_axis(image: np.ndarray, axis: int, taps: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    index, weight = taps
     lines = np.ascontiguousarray(np.moveaxis(image, axis, 0))
     shape = (len(index), *lines.shape[1:])
     out, product = np.zeros(shape), np.empty(shape)
@@ -52,6 +76,10 @@ def _resize_axis(image: np.ndarray, axis: int, scale: float) -> np.ndarray:
         product *= weight[:, tap].reshape(broadcast)
         out += product
     return np.moveaxis(out, 0, axis)
+
+
+def _resize_axis(image: np.ndarray, axis: int, scale: float) -> np.ndarray:
+    return _filter_axis(image, axis, resize_taps(image.shape[axis], scale))
 
 
 def _to_uint8(image: np.ndarray) -> np.ndarray:
@@ -89,3 +117,37 @@ def imresize(image: np.ndarray, scale: float, recipe: Recipe = "double") -> np.n
         return _to_uint8(_resize_axis(rows.astype(np.float64), 1, scale))
     unit = image.astype(np.float64) / 255
     return _to_uint8(_resize_axis(_resize_axis(unit, 0, scale), 1, scale) * 255)
+
+
+def blur_decimate(image: np.ndarray) -> np.ndarray:
+    """The BD degradation of an (H, W) or (H, W, C) uint8 image: uint8, rounded once, a quarter."""
+    if image.dtype != np.uint8 or image.ndim not in (2, 3):
+        raise ValueError(f"image: got {image.dtype} {image.shape}; accepted is uint8 (H, W[, C])")
+    blurred = image.astype(np.float64)
+    for axis in (0, 1):
+        blurred = _filter_axis(blurred, axis, bd_taps(image.shape[axis]))
+    return _to_uint8(blurred)
+
+
+def degrade(image: np.ndarray, degradation: Degradation) -> np.ndarray:
+    """The low-resolution image that a data set is made with.
+
+    Args:
+        image: (H, W) or (H, W, C) uint8; rows and columns beyond a multiple of 4 are cut off.
+        degradation: a recipe of `imresize`, or "bd".
+
+    Returns:
+        (H // 4, W // 4[, C]) uint8.
+
+    Raises:
+        ValueError: for an unknown degradation.
+    """
+    height, width = (size - size % SCALE for size in image.shape[:2])
+    image = image[:height, :width]
+    if degradation == "bd":
+        return blur_decimate(image)
+    if degradation not in DEGRADATIONS:
+        raise ValueError(
+            f"degradation: got {degradation!r}; accepted are {', '.join(DEGRADATIONS)}"
+        )
+    return imresize(image, 1 / SCALE, degradation)

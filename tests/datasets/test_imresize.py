@@ -6,8 +6,9 @@ from functools import cache
 
 import numpy as np
 import pytest
+import scipy.ndimage
 
-from d3dnet.datasets.imresize import imresize
+from d3dnet.datasets.imresize import blur_decimate, degrade, imresize
 
 HALF = Fraction(1, 2)
 
@@ -188,3 +189,25 @@ def test_sizes_that_do_not_divide_are_rounded_up():
 def test_wrong_arguments_are_named(arguments, named):
     with pytest.raises(ValueError, match=named):
         imresize(*arguments)
+
+
+def test_bd_is_a_gaussian_of_sigma_1_6_of_which_every_fourth_pixel_is_kept():
+    image = np.random.default_rng(5).integers(0, 256, (24, 36, 3), dtype=np.uint8)
+    # scipy cuts the kernel off at truncate * sigma + 0.5: 6 pixels; "reflect" repeats the border.
+    blurred = scipy.ndimage.gaussian_filter(
+        image.astype(float), (1.6, 1.6, 0), mode="reflect", truncate=3.75
+    )
+    expected = np.floor(blurred[::4, ::4] + 0.5)
+    result = blur_decimate(image)
+    assert result.dtype == np.uint8 and result.shape == (6, 9, 3)
+    assert np.array_equal(result, expected)
+
+
+def test_degraded_images_are_cut_to_sizes_that_divide():
+    image = np.random.default_rng(6).integers(0, 256, (18, 27, 3), dtype=np.uint8)
+    for degradation in ("double", "uint8"):
+        expected = imresize(image[:16, :24], 0.25, degradation)
+        assert np.array_equal(degrade(image, degradation), expected)
+    assert np.array_equal(degrade(image, "bd"), blur_decimate(image[:16, :24]))
+    with pytest.raises(ValueError, match="degradation: got 'bicubic'"):
+        degrade(image, "bicubic")
