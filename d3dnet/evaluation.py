@@ -15,18 +15,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from d3dnet import temporal
-from d3dnet.datasets.imresize import imresize
-from d3dnet.datasets.test_sets import (
-    KNOWN_CLIPS,
-    SCALE,
-    Clip,
-    canonical_name,
-    clip_name,
-    find_clips,
-    is_clip,
-    make_lr,
-    read_clip,
-)
+from d3dnet.datasets.frames import clip_name, is_clip, read_clip
+from d3dnet.datasets.imresize import SCALE, imresize
+from d3dnet.datasets.test_sets import KNOWN_CLIPS, Clip, canonical_name, find_clips, make_lr
 from d3dnet.metrics import (
     Protocol,
     Score,

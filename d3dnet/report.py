@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 
 import d3dnet
-from d3dnet.datasets.imresize import imresize
-from d3dnet.datasets.test_sets import SCALE, make_lr
+from d3dnet.datasets.imresize import SCALE, imresize
+from d3dnet.datasets.test_sets import make_lr
 from d3dnet.evaluation import ClipFrames, rgb_from_luma
 from d3dnet.metrics import luma
 from d3dnet.results import ClipResult, EvaluationResult

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from d3dnet import upscale_video
-from d3dnet.datasets.clips import read_rgb_frames
+from d3dnet.datasets.frames import iterate_frames
 from d3dnet.datasets.imresize import imresize
 
 ROOT = Path(__file__).parents[1]
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 
 def frame_of(path: Path, index: int) -> np.ndarray:
     """Frame ``index`` of a video, (H, W, 3) uint8 RGB."""
-    return next(islice(read_rgb_frames(path), index, None))
+    return next(islice(iterate_frames(path), index, None))[1]
 
 
 def labelled(image: np.ndarray, text: str) -> np.ndarray:

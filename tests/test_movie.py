@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from d3dnet import gabor, phase_flow
+from d3dnet.datasets.frames import read_clip
 from d3dnet.datasets.imresize import imresize
-from d3dnet.datasets.test_sets import read_clip
 from d3dnet.gabor import SCALES, responses
 from d3dnet.movie import (
     channel_sums,

@@ -1,31 +1,43 @@
-"""Training clips: short high-resolution videos and stills, as pairs of luma.
+"""Training clips: videos, folders of frames, and stills, as pairs of luma.
 
-A folder of videos (``*.mp4`` and what else ffmpeg reads) and of stills (``*.jpg, *.png``), the
-latter turned into clips by a slow sub-pixel pan, zoom and rotation. The low-resolution side is made
-of the RGB frame, rounded to 8 bit, as for the published training set; the luma of both sides is not
-rounded there, and here kept in 1/256 of a code value.
+Below a folder, at any depth, a clip is made of
+
+- each video file, whatever ffmpeg reads (not longer than needed: it is decoded at once);
+- each folder of numbered frames;
+- each still, which is an image directly in the folder or anywhere in one called ``stills``; it is
+  turned into a clip (`d3dnet.datasets.stills`).
+
+Folders of low-resolution frames (``lr_x4``, ``BIx4`` ...) are passed over: the low-resolution side
+is made of the RGB frame, rounded to 8 bit, as for the published training set. The luma of both
+sides is not rounded there, and here kept in 1/256 of a code value.
 """
 
 import hashlib
-import math
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
-import cv2
 import numpy as np
 from tqdm import tqdm
 
-from d3dnet.datasets.imresize import imresize
+from d3dnet.datasets.frames import (
+    IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    as_rgb,
+    clip_name,
+    frame_paths,
+    iterate_frames,
+    read_image,
+)
+from d3dnet.datasets.imresize import SCALE, Degradation, degrade
+from d3dnet.datasets.stills import clip_of_still
+from d3dnet.datasets.test_sets import BD_FOLDERS, HR_FOLDERS, LR_FOLDERS
 from d3dnet.metrics import luma
 
-SCALE = 4
 LUMA_STEPS = 256  # of stored luma in a code value
-VIDEO_SUFFIXES = {".mp4", ".mkv", ".mov", ".avi", ".webm", ".y4m"}
-STILL_SUFFIXES = {".jpg", ".jpeg", ".png"}
-_CACHE_FORMAT = 2  # another one when clips of the same file come out otherwise
+STILLS_FOLDER = "stills"
+_CACHE_FORMAT = 3  # another one when clips of the same file come out otherwise
 
 
 @dataclass(frozen=True)
@@ -47,91 +59,119 @@ def unit_luma(stored: np.ndarray) -> np.ndarray:
     return stored.astype(np.float32) / np.float32(255 * LUMA_STEPS)
 
 
-def read_rgb_frames(path: Path) -> Iterator[np.ndarray]:
-    """The frames of a video file as (H, W, 3) uint8 RGB."""
-    with av.open(str(path)) as container:
-        for frame in container.decode(video=0):
-            yield frame.to_ndarray(format="rgb24")
-
-
-def pan_still(still: np.ndarray, frames: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Turn an (H, W, 3) still into frames: a straight pan with slight zoom and rotation.
-
-    The path is linear in time, up to 4 high-resolution pixels a frame, so that the motion at
-    low resolution is sub-pixel; each frame is sampled once from the still (Lanczos).
-    """
-    height, width = still.shape[:2]
-    velocity = rng.uniform(-4, 4, size=2)
-    turn = math.radians(rng.uniform(-0.3, 0.3))
-    zoom = rng.uniform(-0.004, 0.004)
-    for index in range(frames):
-        t = index - (frames - 1) / 2
-        matrix = cv2.getRotationMatrix2D(
-            (width / 2, height / 2), math.degrees(turn * t), 1 + zoom * t
-        )
-        matrix[:, 2] += velocity * t
-        yield cv2.warpAffine(
-            still, matrix, (width, height), flags=cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REFLECT
-        )
-
-
-def clip_from_rgb(name: str, frames: Iterable[np.ndarray]) -> Clip:
+def clip_from_rgb(
+    name: str, frames: Iterable[np.ndarray], degradation: Degradation = "double"
+) -> Clip:
     """A clip of (H, W, 3) uint8 RGB frames; rows and columns beyond a multiple of 4 are cut off."""
     hr, lr = [], []
     for frame in frames:
         height, width = (size - size % SCALE for size in frame.shape[:2])
-        frame = frame[:height, :width]
-        hr.append(store_luma(frame))
-        lr.append(store_luma(imresize(frame, 1 / SCALE)))
+        hr.append(store_luma(frame[:height, :width]))
+        lr.append(store_luma(degrade(frame, degradation)))
     return Clip(name, np.stack(hr), np.stack(lr))
 
 
-def load_clip(path: Path, still_frames: int = 9) -> Clip:
-    """Read one video or still as a `Clip`; a still's path depends on its name alone."""
-    if path.suffix.lower() in VIDEO_SUFFIXES:
-        return clip_from_rgb(path.stem, read_rgb_frames(path))
-    still = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if still is None:
-        raise ValueError(f"{path}: cannot be read as an image; replace or remove the file")
-    seed = int.from_bytes(hashlib.sha256(path.name.encode()).digest()[:8], "little")
-    still = np.ascontiguousarray(still[..., ::-1])
-    return clip_from_rgb(path.stem, pan_still(still, still_frames, np.random.default_rng(seed)))
-
-
-def load_clips(root: Path, cache: Path | None = None, still_frames: int = 9) -> list[Clip]:
-    """Read every clip and still below ``root``, sorted by name.
-
-    Args:
-        root: folder with videos and stills, searched recursively.
-        cache: folder for decoded clips, so that the next start is quick. They are found again by
-            the contents of their file and by how they were made, and mapped instead of read.
-        still_frames: length of the clips made of stills.
+def find_sources(root: Path) -> list[Path]:
+    """The videos, folders of frames, and stills below ``root``, sorted.
 
     Raises:
-        ValueError: when there is none, or a still cannot be read.
+        FileNotFoundError: when there is no such folder.
+        ValueError: when there are none in it.
     """
-    suffixes = VIDEO_SUFFIXES | STILL_SUFFIXES
-    paths = sorted(p for p in Path(root).rglob("*") if p.suffix.lower() in suffixes)
-    if not paths:
-        raise ValueError(f"{root}: no clips found; accepted are videos {sorted(VIDEO_SUFFIXES)}")
-    clips = []
-    for path in tqdm(paths, desc="clips", unit="clip"):
-        if cache is None:
-            clips.append(load_clip(path, still_frames))
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder; give one with clips")
+    sources = set()
+    for path in root.rglob("*"):
+        inside = [part.lower() for part in path.relative_to(root).parts]
+        hidden = any(part.startswith(".") for part in inside)
+        if hidden or not path.is_file() or set(inside) & {*LR_FOLDERS, *BD_FOLDERS}:
             continue
-        made_by = f"{_CACHE_FORMAT} {path.name} {still_frames}"
-        stored = cache / f"{path.stem}-{_fingerprint(path, made_by)}"
-        clip = _read_cached(path.stem, stored)
+        if path.suffix.lower() in VIDEO_SUFFIXES:
+            sources.add(path)
+        elif path.suffix.lower() in IMAGE_SUFFIXES:
+            still = path.parent == root or STILLS_FOLDER in inside
+            sources.add(path if still else path.parent)
+    if not sources:
+        raise ValueError(
+            f"{root}: no clips found; accepted are video files, folders of frames, and stills "
+            f"(images directly in it, or in a folder called {STILLS_FOLDER})"
+        )
+    return sorted(sources)
+
+
+def load_clip(source: Path, still_frames: int = 9, degradation: Degradation = "double") -> Clip:
+    """Read one of `find_sources` as a `Clip`; a still's path depends on its name alone.
+
+    Raises:
+        ValueError: when it cannot be read, is not of 8 bits, or its frames differ in size.
+    """
+    return clip_from_rgb(_name(source), _rgb_frames(source, still_frames), degradation)
+
+
+def load_clips(
+    root: Path,
+    cache: Path | None = None,
+    still_frames: int = 9,
+    degradation: Degradation = "double",
+) -> list[Clip]:
+    """Read every clip below ``root``, sorted by path.
+
+    Args:
+        root: a folder, see above.
+        cache: folder for decoded clips, so that the next start is quick. They are found again by
+            the contents of their files and by how they were made, and mapped instead of read.
+        still_frames: length of the clips made of stills.
+        degradation: what makes the low-resolution side.
+
+    Raises:
+        FileNotFoundError: when there is no such folder.
+        ValueError: when there are no clips in it, or one cannot be read.
+    """
+    clips = []
+    for source in tqdm(find_sources(Path(root)), desc="clips", unit="clip"):
+        if cache is None:
+            clips.append(load_clip(source, still_frames, degradation))
+            continue
+        made_by = f"{_CACHE_FORMAT} {source.name} {still_frames} {degradation}"
+        stored = Path(cache) / f"{_name(source)}-{_fingerprint(source, made_by)}"
+        clip = _read_cached(_name(source), stored)
         if clip is None:
-            _write_cached(load_clip(path, still_frames), stored)
-            clip = _read_cached(path.stem, stored)
+            _write_cached(load_clip(source, still_frames, degradation), stored)
+            clip = _read_cached(_name(source), stored)
         clips.append(clip)
     return clips
 
 
-def _fingerprint(path: Path, made_by: str) -> str:
+def _name(source: Path) -> str:
+    inside = source.parent if source.name.lower() in HR_FOLDERS else source  # calendar/hr
+    return clip_name(inside)
+
+
+def _rgb_frames(source: Path, still_frames: int) -> Iterator[np.ndarray]:
+    if source.suffix.lower() in IMAGE_SUFFIXES and source.is_file():
+        seed = int.from_bytes(hashlib.sha256(source.name.encode()).digest()[:8], "little")
+        still = as_rgb(read_image(source))
+        yield from clip_of_still(still, still_frames, np.random.default_rng(seed))
+        return
+    size = None
+    for path, frame in iterate_frames(source):
+        if size not in (None, frame.shape[:2]):
+            raise ValueError(
+                f"{path}: a frame of {frame.shape[:2]} among frames of {size}; accepted are "
+                f"frames of one size (if these are stills, put them in a folder {STILLS_FOLDER})"
+            )
+        size = frame.shape[:2]
+        yield as_rgb(frame)
+    if size is None:
+        raise ValueError(f"{source}: holds no frames; remove it or copy it again")
+
+
+def _fingerprint(source: Path, made_by: str) -> str:
     digest = hashlib.blake2b(made_by.encode(), digest_size=12)
-    digest.update(path.read_bytes())
+    for path in frame_paths(source) if source.is_dir() else [source]:
+        digest.update(path.name.encode())
+        with open(path, "rb") as file:
+            digest.update(hashlib.file_digest(file, "blake2b").digest())
     return digest.hexdigest()
 
 

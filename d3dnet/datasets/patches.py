@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from d3dnet.datasets.clips import SCALE, Clip, unit_luma
+from d3dnet.datasets.clips import Clip, unit_luma
+from d3dnet.datasets.imresize import SCALE
 
 Place = tuple[slice, slice, slice]
 

@@ -8,12 +8,13 @@ from d3dnet.datasets import clips
 from d3dnet.datasets.clips import (
     load_clip,
     load_clips,
-    pan_still,
     source_of,
     unit_luma,
 )
-from d3dnet.datasets.imresize import imresize
+from d3dnet.datasets.frames import read_clip
+from d3dnet.datasets.imresize import blur_decimate, imresize
 from d3dnet.metrics import luma
+from tests.video.clips import ffmpeg
 
 
 def smooth_noise(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -48,19 +49,71 @@ def test_a_video_becomes_luma_with_the_matlab_bicubic_of_its_rgb_as_low_resoluti
         np.testing.assert_allclose(unit_luma(lr) * 255, luma(imresize(rgb, 0.25)), atol=1 / 500)
 
 
-def test_a_still_pans_smoothly_and_the_same_way_every_time(folder):
+@pytest.mark.parametrize("name", ["scene.ts", "scene.webm", "scene.y4m", "scene.mov", "scene.gif"])
+def test_a_video_is_read_whatever_its_container(tmp_path, name):
+    path = tmp_path / "below" / name
+    path.parent.mkdir()
+    ffmpeg("-f", "lavfi", "-i", "testsrc=size=64x48:rate=25:duration=0.2,format=yuv420p", path)
+    (clip,) = load_clips(tmp_path)
+    assert clip.name == "scene"
+    assert clip.hr.shape == (5, 48, 64) and clip.lr.shape == (5, 12, 16)
+    expected = read_clip(path)
+    np.testing.assert_allclose(unit_luma(clip.hr) * 255, luma(expected), atol=1 / 500)
+
+
+def test_a_folder_of_numbered_frames_is_a_clip(tmp_path):
+    frames = [smooth_noise(16, 20, seed) for seed in range(11)]
+    for number, frame in enumerate(frames):
+        path = tmp_path / "train" / "walk_1" / f"im{number}.png"  # im10 after im9
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), frame[..., ::-1])
+    (clip,) = load_clips(tmp_path, tmp_path / "cache")
+    assert clip.name == "walk_1"
+    np.testing.assert_allclose(unit_luma(clip.hr) * 255, luma(np.stack(frames)), atol=1 / 500)
+
+
+def test_ground_truth_beside_low_resolution_is_one_clip_named_by_its_folder(tmp_path):
+    for side, size in (("hr", 32), ("lr_x4", 8)):
+        (tmp_path / "walk" / side).mkdir(parents=True)
+        for number in range(2):
+            cv2.imwrite(
+                str(tmp_path / "walk" / side / f"{side}_{number}.png"), smooth_noise(size, size)
+            )
+    (clip,) = load_clips(tmp_path)
+    assert clip.name == "walk" and clip.hr.shape == (2, 32, 32)
+
+
+def test_images_in_the_folder_or_in_one_called_stills_are_stills(tmp_path):
+    (tmp_path / "stills" / "kodak").mkdir(parents=True)
+    for name in ("a_1.png", "stills/a_2.png", "stills/kodak/a_3.png"):
+        cv2.imwrite(str(tmp_path / name), smooth_noise(48, 48))
+    found = load_clips(tmp_path, still_frames=4)
+    assert [clip.name for clip in found] == ["a_1", "a_2", "a_3"]
+    assert all(len(clip.hr) == len(clip.lr) == 4 for clip in found)
+
+
+def test_grey_frames_are_their_own_luma_in_rgb(tmp_path):
+    grey = smooth_noise(16, 16)[..., 0]
+    (tmp_path / "clip").mkdir()
+    for number in range(2):
+        cv2.imwrite(str(tmp_path / "clip" / f"{number}.png"), grey)
+    (clip,) = load_clips(tmp_path)
+    expected = luma(np.repeat(grey[..., None], 3, -1))
+    np.testing.assert_allclose(unit_luma(clip.hr[0]) * 255, expected, atol=1 / 500)
+
+
+def test_the_low_resolution_side_can_be_made_by_bd(folder):
+    clip = load_clip(folder / "scene_3.mkv", degradation="bd")
+    rgb = read_clip(folder / "scene_3.mkv")[2, :48, :64]
+    expected = luma(blur_decimate(rgb))
+    np.testing.assert_allclose(unit_luma(clip.lr[2]) * 255, expected, atol=1 / 500)
+
+
+def test_a_still_moves_the_same_way_every_time(folder):
     first, again = (load_clip(folder / "photo.png") for _ in range(2))
-    assert first.hr.shape == (9, 40, 48)
+    assert len(first.hr) == 9
     np.testing.assert_array_equal(first.hr, again.hr)
-    steps = np.abs(np.diff(first.hr.astype(int), axis=0)).mean(axis=(1, 2))
-    assert (steps > 0).all()
-
-
-def test_the_middle_frame_of_a_pan_is_the_still_itself():
-    still = smooth_noise(40, 48)
-    frames = list(pan_still(still, 9, np.random.default_rng(0)))
-    assert np.abs(frames[4].astype(int) - still).max() <= 1
-    assert np.abs(frames[0].astype(int) - still).max() > 10
+    assert (first.hr[1:] != first.hr[:-1]).any(axis=(1, 2)).all()
 
 
 def test_a_folder_is_read_in_order_of_names_and_from_its_cache_the_second_time(
@@ -85,11 +138,26 @@ def test_the_cache_is_not_asked_for_a_file_that_changed_or_for_other_settings(fo
     assert not np.array_equal(before.hr, load_clips(folder, cache)[0].hr)
 
 
-def test_an_unreadable_still_and_an_empty_folder_are_refused(tmp_path):
+def test_what_cannot_be_read_is_named(tmp_path):
     with pytest.raises(ValueError, match="no clips found"):
         load_clips(tmp_path)
-    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
+        load_clips(tmp_path / "nowhere")
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"broken\.jpg: cannot be read as an image"):
+        load_clips(tmp_path, tmp_path / "cache")
+    broken.rename(tmp_path / "broken.mp4")
+    with pytest.raises(ValueError, match=r"broken\.mp4: cannot be decoded"):
+        load_clips(tmp_path, tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_frames_of_two_sizes_are_named_with_what_to_do(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for number, size in enumerate((16, 20)):
+        cv2.imwrite(str(tmp_path / "photos" / f"{number}.png"), smooth_noise(size, size))
+    with pytest.raises(ValueError, match=r"1\.png: .*\(20, 20\).*folder stills"):
         load_clips(tmp_path)
 
 

@@ -7,8 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
-from d3dnet.datasets.imresize import imresize
-from d3dnet.datasets.test_sets import canonical_name, find_clips, make_lr, read_clip
+from d3dnet.datasets.frames import read_clip
+from d3dnet.datasets.imresize import blur_decimate, imresize
+from d3dnet.datasets.test_sets import SPMC_11, canonical_name, find_clips, make_lr
 
 
 def noise(frames: int, height: int = 16, width: int = 24, seed: int = 0) -> np.ndarray:
@@ -76,6 +77,50 @@ def test_gt_beside_bix4_around_the_clips(tmp_path):
     assert_clips(find_clips("Vid4", tmp_path), PAIRS)
 
 
+def test_hr_beside_lr_of_both_degradations_in_each_clip(tmp_path):
+    for name in HR:
+        write_frames(tmp_path / "Vid4" / name / "hr", HR[name], "hr_{:02}.png")
+        write_frames(tmp_path / "Vid4" / name / "lr_x4_BI", LR[name], "lr_{:02}.png")
+        write_frames(tmp_path / "Vid4" / name / "lr_x4_BD", LR[name][::-1], "lr_{:02}.png")
+    assert_clips(find_clips("Vid4", tmp_path), PAIRS)
+    reverse = {name: (HR[name], LR[name][::-1]) for name in HR}
+    assert_clips(find_clips("Vid4", tmp_path, "bd"), reverse)
+
+
+def test_bicubic_frames_are_never_taken_for_bd(tmp_path):
+    for name in HR:
+        write_frames(tmp_path / "GT" / name, HR[name], "{:08}.png")
+        write_frames(tmp_path / "BIx4" / name, LR[name], "{:08}.png")
+    assert_clips(find_clips("Vid4", tmp_path, "bd"), HR_ONLY)
+
+
+def test_lossless_videos_of_both_sides(tmp_path):
+    for name in HR:
+        write_lossless(tmp_path / "Vid4" / "GT" / f"{name}.avi", HR[name])
+        write_lossless(tmp_path / "Vid4" / "BIx4" / f"{name}.avi", LR[name])
+    assert_clips(find_clips("Vid4", tmp_path), PAIRS)
+
+
+@pytest.mark.parametrize("sides", [("truth", "input4"), ("hr", "lr_x4")])
+def test_the_eleven_of_spmc_are_taken_out_of_all_of_its_clips(tmp_path, sides):
+    for name in (*SPMC_11.split(), "AMVTG_004", "hdclub_001_001"):
+        for side, frames in zip(sides, (noise(2), noise(2, 4, 6)), strict=True):
+            write_frames(tmp_path / "SPMCS" / name / side, frames, "{:04}.png", first=0)
+    found = find_clips("SPMC-11", tmp_path)
+    assert sorted(clip.name for clip in found) == sorted(SPMC_11.split())
+    assert all(clip.read_hr().shape == (2, 16, 24, 3) for clip in found)
+    assert all(clip.read_lr().shape == (2, 4, 6, 3) for clip in found)
+
+
+def test_the_eleven_of_spmc_around_the_clips(tmp_path):
+    for name in (*SPMC_11.split(), "AMVTG_004"):
+        write_frames(tmp_path / "SPMCS" / "GT" / name, noise(2), "{:04}.png")
+        write_frames(tmp_path / "SPMCS" / "BIx4" / name, noise(2, 4, 6), "{:04}.png")
+    found = find_clips("SPMC-11", tmp_path)
+    assert len(found) == 11
+    assert all(np.array_equal(clip.read_lr(), noise(2, 4, 6)) for clip in found)
+
+
 def test_truth_beside_input4_in_each_clip(tmp_path):
     for name in HR:
         write_frames(tmp_path / "SPMC" / name / "truth", HR[name], "{:04}.png")
@@ -91,6 +136,18 @@ def test_vimeo_takes_the_septuplets_of_its_list(tmp_path):
     (root / "sep_testlist.txt").write_text("00001/0266\n00002/0001\n\n")
     expected = {name: (noise(7), noise(7, 4, 6, seed=1)) for name in ("00001/0266", "00002/0001")}
     assert_clips(find_clips("vimeo-90k", tmp_path), expected)
+
+
+def test_vimeo_as_gt_beside_bix4_with_a_list_that_says_more_than_names(tmp_path):
+    root = tmp_path / "vimeo90k"
+    for name in ("00001/0001", "00001/0266"):
+        write_frames(root / "GT" / name, noise(7))
+        write_frames(root / "BIx4" / name, noise(7, 4, 6, seed=1))
+    listing = "00001/0266 7 (256,448,3)\n"
+    (root / "meta_info_Vimeo90K_test_GT.txt").write_text(listing)
+    (root / "meta_info_Vimeo90K_train_GT.txt").write_text("00001/0001 7 (256,448,3)\n")
+    expected = {"00001/0266": (noise(7), noise(7, 4, 6, seed=1))}
+    assert_clips(find_clips("Vimeo-90k-T", tmp_path), expected)
 
 
 def test_vimeo_names_the_septuplets_that_are_missing(tmp_path):
@@ -202,3 +259,9 @@ def test_low_resolution_is_made_frame_by_frame_from_sizes_that_divide(recipe):
     assert lr.shape == (2, 4, 6, 3) and lr.dtype == np.uint8
     for low, high in zip(lr, hr, strict=True):
         assert np.array_equal(low, imresize(high[:16, :24], 0.25, recipe))
+
+
+def test_low_resolution_by_bd_is_blurred_and_decimated():
+    hr = noise(2, 18, 27)
+    for low, high in zip(make_lr(hr, "bd"), hr, strict=True):
+        assert np.array_equal(low, blur_decimate(high[:16, :24]))
