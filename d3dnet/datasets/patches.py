@@ -49,11 +49,7 @@ class ClipPatches(Dataset):
         if not clips:
             raise ValueError("clips: got none; at least one is needed")
         for clip in clips:
-            if clip.lr.shape[0] < frames or min(clip.lr.shape[1:]) < patch:
-                raise ValueError(
-                    f"clip {clip.name}: got (frames, height, width) {clip.lr.shape} at low "
-                    f"resolution; accepted are {frames} frames of {patch}x{patch} and more"
-                )
+            _check_size(clip, (frames, patch, patch))
         self.clips = clips
         self.size = (frames, patch, patch)
         self.seed = seed
@@ -74,6 +70,56 @@ class ClipPatches(Dataset):
             return self.clips[rng.choice(len(self.clips), p=self._shares)]
 
         return draw_patch(choose, self.size, rng, self.candidates, self.augment)
+
+
+class EpochPatches(Dataset):
+    """Patches of clips each of which is visited once in an epoch, in an order of the epoch's own.
+
+    Index // len is the epoch. As for Vimeo-90k, whose septuplets are all of one size: give
+    `d3dnet.datasets.vimeo90k.open_septuplets` as ``clips``.
+
+    Args:
+        clips: a sequence that may read its clips on demand.
+        frames, patch, seed, candidates, augment: as of `ClipPatches`; all candidates are of the
+            one clip.
+
+    Raises:
+        ValueError: when there is no clip; when drawing, if a clip is too short or too small.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        frames: int,
+        patch: int,
+        seed: int = 0,
+        candidates: int = 1,
+        augment: bool = True,
+    ) -> None:
+        if not len(clips):
+            raise ValueError("clips: got none; at least one is needed")
+        self.clips = clips
+        self.size = (frames, patch, patch)
+        self.seed = seed
+        self.candidates = candidates
+        self.augment = augment
+        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, int))
+
+    def __len__(self) -> int:
+        """As many samples as there are clips."""
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """Sample ``index`` (0, 1, ... without end): lr and hr."""
+        epoch, position = divmod(index, len(self))
+        if self._order[0] != epoch:
+            # A third number, so that no sample has the generator of an epoch.
+            order = np.random.default_rng([self.seed, epoch, 1]).permutation(len(self))
+            self._order = (epoch, order)
+        clip = self.clips[int(self._order[1][position])]
+        _check_size(clip, self.size)
+        rng = np.random.default_rng([self.seed, index])
+        return draw_patch(lambda: clip, self.size, rng, self.candidates, self.augment)
 
 
 def draw_patch(
@@ -104,6 +150,15 @@ def draw_patch(
         pair = _augment(pair, rng)
     lr, hr = (torch.from_numpy(unit_luma(luma))[None] for luma in pair)
     return lr, hr
+
+
+def _check_size(clip: Clip, size: tuple[int, int, int]) -> None:
+    if any(have < wanted for have, wanted in zip(clip.lr.shape, size, strict=True)):
+        frames, height, width = size
+        raise ValueError(
+            f"clip {clip.name}: got (frames, height, width) {clip.lr.shape} at low resolution; "
+            f"accepted are {frames} frames of {height}x{width} and more"
+        )
 
 
 def _random_place(

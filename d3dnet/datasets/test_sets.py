@@ -142,7 +142,7 @@ def _set_folder(name: str, root: Path) -> Path:
     return root
 
 
-def _role_folder(folder: Path, roles: tuple[str, ...]) -> Path | None:
+def role_folder(folder: Path, roles: tuple[str, ...]) -> Path | None:
     """The sub-folder of ``folder`` that has one of the names ``roles``, in any case."""
     children = {child.name.lower(): child for child in folder.iterdir() if child.is_dir()}
     return next((children[role] for role in roles if role in children), None)
@@ -152,7 +152,7 @@ def _listed_clips(folder: Path, lr_folders: tuple[str, ...]) -> list[Clip]:
     """Vimeo-90k: the clips of its list, names at the start of lines."""
     listings = [folder / "sep_testlist.txt", *sorted(folder.glob("meta_info*test*.txt"))]
     listing = next((path for path in listings if path.exists()), None)
-    hr = _role_folder(folder, HR_FOLDERS)
+    hr = role_folder(folder, HR_FOLDERS)
     if listing is None or hr is None:
         return []
     names = [line.split()[0] for line in listing.read_text().splitlines() if line.strip()]
@@ -162,13 +162,13 @@ def _listed_clips(folder: Path, lr_folders: tuple[str, ...]) -> list[Clip]:
             f"{hr}: {len(missing)} of the {len(names)} clips of {listing.name} are missing "
             f"({', '.join(missing[:3])} ...); copy them or remove them from the list"
         )
-    lr = _role_folder(folder, lr_folders)
+    lr = role_folder(folder, lr_folders)
     return [Clip(name, hr / name, lr / name if lr else None) for name in names]
 
 
 def _clips_by_role(folder: Path, lr_folders: tuple[str, ...]) -> list[Clip]:
     """``GT/calendar`` + ``BIx4/calendar``."""
-    hr, lr = _role_folder(folder, HR_FOLDERS), _role_folder(folder, lr_folders)
+    hr, lr = role_folder(folder, HR_FOLDERS), role_folder(folder, lr_folders)
     if hr is None:
         return []
     if is_clip(hr):  # the set's folder is itself one clip, hr/ + lr_x4/
@@ -182,9 +182,9 @@ def _clips_by_name(folder: Path, lr_folders: tuple[str, ...]) -> list[Clip]:
     """``calendar.mkv``, ``calendar/im1.png``, or ``calendar/hr`` + ``calendar/lr_x4``."""
     clips = []
     for path in sorted(folder.iterdir()):
-        hr = _role_folder(path, HR_FOLDERS) if path.is_dir() else None
+        hr = role_folder(path, HR_FOLDERS) if path.is_dir() else None
         if hr is not None:
-            clips.append(Clip(path.name, hr, _role_folder(path, lr_folders)))
+            clips.append(Clip(path.name, hr, role_folder(path, lr_folders)))
         elif is_clip(path):
             clips.append(Clip(clip_name(path), path))
     return clips

@@ -1,5 +1,6 @@
 """Patches: both sides cut and augmented alike, each sample determined by seed and index alone."""
 
+import itertools
 import pickle
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from d3dnet.datasets.clips import Clip
-from d3dnet.datasets.patches import ClipPatches
+from d3dnet.datasets.patches import ClipPatches, EpochPatches
 
 
 def position_clip(frames: int = 9, height: int = 12, width: int = 14) -> Clip:
@@ -107,3 +108,45 @@ def test_clips_that_are_too_short_or_too_small_are_named():
         ClipPatches([position_clip()], 3, 13)
     with pytest.raises(ValueError, match="at least one"):
         ClipPatches([], 3, 8)
+
+
+def numbered_clips(count: int) -> list[Clip]:
+    return [
+        Clip(
+            str(k), np.full((7, 32, 32), 256 * k, np.uint16), np.full((7, 8, 8), 256 * k, np.uint16)
+        )
+        for k in range(count)
+    ]
+
+
+def clip_numbers(patches: EpochPatches, indices: range) -> list[int]:
+    return [round(patches[index][0].max().item() * 255) for index in indices]
+
+
+def test_an_epoch_visits_every_clip_once_in_an_order_of_its_own():
+    patches = EpochPatches(numbered_clips(20), 7, 8, seed=3)
+    epochs = [clip_numbers(patches, range(20 * e, 20 * e + 20)) for e in range(4)]
+    assert all(sorted(epoch) == list(range(20)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+    assert clip_numbers(EpochPatches(numbered_clips(20), 7, 8, seed=4), range(20)) != epochs[0]
+
+
+def test_a_sample_of_an_epoch_depends_on_seed_and_index_alone():
+    patches = EpochPatches([position_clip(), position_clip()], 3, 8, seed=1)
+    forwards = [patches[index][0] for index in range(12)]
+    backwards = [patches[index][0] for index in reversed(range(12))][::-1]
+    assert all(torch.equal(a, b) for a, b in zip(forwards, backwards, strict=True))
+    assert len({lr.numpy().tobytes() for lr in forwards}) == 12
+
+
+def test_ranks_that_share_an_epoch_draw_every_clip_once_between_them():
+    patches = EpochPatches(numbered_clips(12), 7, 8)
+    ranks = [clip_numbers(patches, range(rank, 12, 3)) for rank in range(3)]
+    assert sorted(itertools.chain(*ranks)) == list(range(12))
+
+
+def test_a_clip_too_small_for_an_epoch_is_named_when_it_is_drawn():
+    with pytest.raises(ValueError, match=r"clip 0: got .* 9x9"):
+        EpochPatches(numbered_clips(1), 7, 9)[0]
+    with pytest.raises(ValueError, match="at least one"):
+        EpochPatches([], 7, 8)
