@@ -36,6 +36,7 @@ from d3dnet.video.target import (
     Target,
     check_output_path,
     target_of,
+    warn_of_alpha,
 )
 
 MODES = ("sequence", "window")
@@ -133,7 +134,7 @@ def upscale_video(
     encoding = Encoding(codec, crf, preset, pix_fmt, tuple(ffmpeg_args))
     with VideoSource(input, reading) as source:
         path = check_output_path(output, source.path, overwrite=overwrite)
-        target = target_of(source, size, program, encoding)
+        target = target_of(source, size, program, encoding, path.suffix)
 
         def inspect(part: Path) -> None:
             found = audit(part, source, target, sink.kept)
@@ -145,6 +146,7 @@ def upscale_video(
             path, target, source, program, keep(source.streams, path, sound=sound), inspect
         )
         sink.check()
+        first_transparent = source.transparent
         _warn(path, source, target)
         network = _network(model, device, precision)
         with sink:
@@ -157,6 +159,8 @@ def upscale_video(
                 sink.write(frame.planes, frame.pts)
                 if progress is not None:
                     progress(done, source.frames_estimate)
+        if source.transparent and not (first_transparent or target.layout.alpha):
+            warn_of_alpha(path, target)
         if source.damage:
             warnings.warn(f"{source.path}: {'; '.join(source.damage)}", stacklevel=2)
     return path
@@ -167,8 +171,8 @@ def _warn(path: Path, source: VideoSource, target: Target) -> None:
     warn_of_hdr(path, source.colour.transfer, source.mastering, target.encoding.codec)
     if source.dynamic_metadata:
         warnings.warn(f"{path}: without {', '.join(source.dynamic_metadata)}", stacklevel=3)
-    if source.alpha:
-        warnings.warn(f"{path}: without the transparency (alpha) of its source", stacklevel=3)
+    if source.transparent and not target.layout.alpha:
+        warn_of_alpha(path, target)
 
 
 def upscale_frames(

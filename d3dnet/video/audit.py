@@ -123,6 +123,9 @@ def _pictures(before: VideoSource, after: VideoSource, target: Target) -> Iterat
         return
     text = ", ".join(f"{value:.1f}" for value in quality)
     yield Row("picture", "scaled down", f"{text} dB", min(quality) >= MIN_PSNR)
+    if target.layout.alpha:
+        found = "kept" if after.layout.alpha else "lost"
+        yield Row("transparency", "kept", found, after.layout.alpha)
     if after.images:  # which have no times
         return
     moved = before.reading.is_part or first[0] < 0
@@ -137,12 +140,19 @@ def _pictures(before: VideoSource, after: VideoSource, target: Target) -> Iterat
 
 
 def plane_psnr(small: Frame, before: VideoSource, large: Frame, after: VideoSource) -> list[float]:
-    """dB of luma and chroma of a frame of `after`, made as small as that of `before`, against it.
+    """dB of the planes of a frame of `after`, made as small as that of `before`, against it.
 
-    Both are taken in 8-bit limited range (`to_network`).
+    Luma, chroma, and alpha where both have it; all are taken in 8-bit limited range (`to_network`).
     """
     luma, chroma = to_network(small.planes, before.layout)
     other, other_chroma = to_network(large.planes, after.layout)
+    alphas = []
+    if before.layout.alpha:
+        *chroma, alpha = chroma
+        alphas.append(alpha)
+    if after.layout.alpha:
+        *other_chroma, alpha = other_chroma
+        alphas.append(alpha)
     scale = (luma.shape[0] / other.shape[0], luma.shape[1] / other.shape[1])
     pairs = [(255 * luma, resample_luma(255 * other, luma.shape))]
     pairs += [
@@ -154,6 +164,8 @@ def plane_psnr(small: Frame, before: VideoSource, large: Frame, after: VideoSour
         )
         for plane, made in zip(chroma, other_chroma, strict=False)
     ]
+    if len(alphas) == 2:
+        pairs.append((255 * alphas[0], resample_luma(255 * alphas[1], luma.shape)))
     errors = [float(((one - two) ** 2).mean()) for one, two in pairs]
     return [float(10 * np.log10(255**2 / max(error, 1e-3))) for error in errors]
 

@@ -5,11 +5,12 @@ The network was trained on BT.601 luma of limited range divided by 255, black at
 and back. Everything between decoding and encoding is float32, so deep pictures stay deep.
 
 A *layout* says what the planes of a picture mean. Chroma positions are in luma samples: with steps
-(2, 2) and offset (0.5, 0), chroma sample (i, j) lies at luma row 2i + 0.5, column 2j.
+(2, 2) and offset (0.5, 0), chroma sample (i, j) lies at luma row 2i + 0.5, column 2j. Alpha is one
+plane more, as large as luma and of full range; like chroma it goes past the network.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -51,6 +52,7 @@ class Layout:
         chroma_step: luma samples per chroma sample (rows, columns); (1, 1) but for "yuv".
         chroma_offset: position of the first chroma sample in luma samples (row, column).
         full_range: black at 0 and white at 2^depth − 1, instead of 16 and 235 (times 2^(depth−8)).
+        alpha: whether there is one plane more: 0 transparent, 2^depth − 1 opaque.
     """
 
     pixel_format: str
@@ -59,6 +61,7 @@ class Layout:
     chroma_step: tuple[int, int] = (1, 1)
     chroma_offset: tuple[float, float] = (0.0, 0.0)
     full_range: bool = False
+    alpha: bool = False
 
     @property
     def dtype(self) -> np.dtype:
@@ -66,10 +69,9 @@ class Layout:
 
     def plane_sizes(self, height: int, width: int) -> list[tuple[int, int]]:
         """(rows, columns) of each plane of a picture of `height` × `width` luma samples."""
-        if self.family == "grey":
-            return [(height, width)]
         chroma = (-(-height // self.chroma_step[0]), -(-width // self.chroma_step[1]))
-        return [(height, width), chroma, chroma]
+        sizes = [(height, width)] if self.family == "grey" else [(height, width), chroma, chroma]
+        return [*sizes, (height, width)] if self.alpha else sizes
 
 
 def chroma_offset(location: str, step: tuple[int, int]) -> tuple[float, float]:
@@ -86,13 +88,16 @@ def grid_of(layout: Layout) -> Grid:
 def to_network(
     planes: Sequence[np.ndarray], layout: Layout
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-    """Planes to the network's luma and to chroma.
+    """Planes to the network's luma and to what goes past it.
 
     Returns:
         luma: (h, w) float32 in [0, 1], limited range over 255.
-        chroma: () for grey, else Cb and Cr, float32 in 8-bit limited-range code values, on the grid
-            of `layout`'s chroma.
+        rest: () for grey, else Cb and Cr, float32 in 8-bit limited-range code values, on the grid
+            of `layout`'s chroma; then, if `layout` has it, alpha, (h, w) float32 in [0, 1].
     """
+    if layout.alpha:
+        luma, chroma = to_network(planes[:-1], replace(layout, alpha=False))
+        return luma, (*chroma, planes[-1].astype(np.float32) / _top(layout.depth))
     if layout.family == "rgb":
         green, blue, red = (plane.astype(np.float32) / _top(layout.depth) for plane in planes)
         luma, cb, cr = rgb_to_ycbcr(red, green, blue)
@@ -103,21 +108,28 @@ def to_network(
 
 def from_network(
     luma: np.ndarray,
-    chroma: Sequence[np.ndarray],
+    rest: Sequence[np.ndarray],
     source: Layout,
     target: Layout,
     size: tuple[int, int] | None = None,
 ) -> tuple[np.ndarray, ...]:
-    """The network's luma (4h, 4w) and chroma as it came out of `to_network` to `target`'s planes.
+    """The network's luma (4h, 4w) and what came out of `to_network` beside it to `target`'s planes.
 
     Chroma is interpolated from `source`'s grid onto that of `target`, four times larger; grey
-    becomes neutral chroma where `target` has any.
+    becomes neutral chroma where `target` has any. Alpha is interpolated likewise, or opaque.
 
     Args:
         size: (rows, columns) of the result where it is not four times larger: luma is made smaller
             from that, chroma is interpolated at once (`d3dnet.video.resample`).
     """
     height, width = size or luma.shape
+    if target.alpha:
+        alpha = (
+            _larger_alpha(rest[-1], (height, width)) if source.alpha else np.ones((height, width))
+        )
+        planes = from_network(luma, rest, source, replace(target, alpha=False), size)
+        return (*planes, _quantise(alpha * _top(target.depth), target.depth))
+    chroma = rest[:-1] if source.alpha else rest
     sizes = target.plane_sizes(height, width)
     code_values = luma * np.float32(255)
     if size is not None and size != luma.shape:
@@ -142,6 +154,14 @@ def from_network(
         _compress(code_values, target, LUMA_BLACK, LUMA_SPAN),
         *(_compress(plane, target, CHROMA_ZERO, CHROMA_SPAN) for plane in chroma),
     )
+
+
+def _larger_alpha(alpha: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Alpha as large as the result: the cubic overshoots, so it is cut to [0, 1]."""
+    if size == (SCALE * alpha.shape[0], SCALE * alpha.shape[1]):
+        grey = Layout("", "grey", 8)
+        return enlarge_chroma(alpha, size, grey, grey).clip(0, 1)
+    return resample_luma(alpha, size).clip(0, 1)
 
 
 def rgb_to_ycbcr(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> list[np.ndarray]:

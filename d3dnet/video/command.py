@@ -127,6 +127,8 @@ def _encoder_options(target: Target, suffix: str) -> dict[str, object]:
     options: dict[str, object] = dict(encoder_parameters(target.mastering, encoding.codec))
     if crf is not None:
         options["crf"] = f"{crf:g}"
+    if target.layout.alpha and encoding.codec == "libvpx":
+        options["auto-alt-ref"] = 0  # its transparency needs that
     if encoding.preset is not None:
         options["preset"] = encoding.preset
     if encoding.codec == "libx265":

@@ -1,18 +1,18 @@
 """A video file to frames: planes as they are stored, and the exact time of each."""
 
-import heapq
 import os
-import warnings
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain, pairwise
+from itertools import chain
 from pathlib import Path
 
 import av
+import numpy as np
 from av.stream import Disposition
 
 from d3dnet.video.colour import Layout
+from d3dnet.video.damage import HINT, ON_ERROR, Decoder, missing_bytes, reason_of
 from d3dnet.video.deinterlace import deinterlaced
 from d3dnet.video.errors import InputError
 from d3dnet.video.hdr import Mastering, dynamic_metadata, mastering_of
@@ -23,7 +23,6 @@ from d3dnet.video.picture import (
     ColourTags,
     Frame,
     flipped_offset,
-    has_alpha,
     layout_of,
     orientation,
     planar_format,
@@ -31,8 +30,6 @@ from d3dnet.video.picture import (
     shown_info,
 )
 from d3dnet.video.streams import Streams, streams_of
-
-ON_ERROR = ("fail", "conceal", "stop")
 
 
 @dataclass(frozen=True)
@@ -87,7 +84,7 @@ class VideoSource:
         height, width: luma samples of a frame.
         layout, colour: what the planes mean, and the tags that say so.
         mastering: of HDR.
-        alpha: whether the first frame is transparent anywhere; alpha is not read.
+        transparent: whether a frame was transparent anywhere: the first, or a later one.
         time_base: seconds per unit of a frame's pts.
         frame_rate: average frames per second, as far as the container knows; at least a guess.
         sample_aspect_ratio: width of a pixel over its height; None where the file does not say.
@@ -119,6 +116,9 @@ class VideoSource:
                     + "".join(f" ({what})" for what in self.damage[:1])
                 )
             self._describe(first)
+            missing = missing_bytes(self.path)
+            if missing and reading.on_error == "fail" and not reading.is_part:
+                raise InputError(f"{self.path}: cut off, {missing} bytes are missing; {HINT}")
         except BaseException:
             self.close()
             raise
@@ -178,10 +178,10 @@ class VideoSource:
         time that a constant frame rate, or else the time base, allows.
 
         Raises:
-            InputError: the file is damaged (and `on_error` is "fail"), or its frames change their
-                size or pixel format.
+            InputError: the file is damaged or ends early (and `on_error` is "fail"), or its frames
+                change their size or pixel format, or become interlaced.
         """
-        stored, warned = None, False
+        stored = None
         for count, (frame, pts) in enumerate(self._pictures):
             kind = (frame.width, frame.height, frame.format.name)
             stored = stored or kind
@@ -194,15 +194,14 @@ class VideoSource:
                 return
             if self.reading.frames is not None and count >= self.reading.frames:
                 return
-            if frame.interlaced_frame and not (warned or self.reading.deinterlace):
-                warned = True
-                warnings.warn(
-                    f"{self.path}: interlaced from {float(pts * self.time_base):.3f} s on; "
-                    "see --deinterlace",
-                    stacklevel=2,
+            if frame.interlaced_frame and not self.reading.deinterlace:
+                raise InputError(
+                    f"{self.path}: interlaced from {float(pts * self.time_base):.3f} s on; the "
+                    "network needs whole frames: use --deinterlace"
                 )
-            turned = map(self._orientation.apply, planes(frame, self._stored_format))
-            yield Frame(tuple(turned), pts)
+            turned = tuple(map(self._orientation.apply, planes(frame, self._stored_format)))
+            self.transparent = self.transparent or self._is_transparent(turned)
+            yield Frame(turned, pts)
 
     def _fresh(self) -> av.container.InputContainer:
         options = {"framerate": str(self.reading.image_rate)} if self.images else {}
@@ -253,73 +252,10 @@ class VideoSource:
         return increasing_times(pictures, step)
 
     def _decoded(self) -> Iterator[tuple[av.VideoFrame, int | None]]:
-        """Frames and their times; what is damaged is treated as `on_error` says."""
-        conceal = self.reading.on_error == "conceal"
-        waiting: list[int] = []  # times of packets whose frame has not come out
-        good: av.VideoFrame | None = None
-        count = faults = 0
-        packets = self._container.demux(self._stream)
-        while True:
-            decoded, reason, ended = [], "", False
-            try:
-                packet = next(packets, None)
-                ended = packet is None
-                if packet is not None:
-                    if conceal and packet.pts is not None:
-                        heapq.heappush(waiting, packet.pts)
-                    decoded = packet.decode()
-            except av.EOFError:
-                ended = True
-            except (av.FFmpegError, OSError) as error:
-                reason = _reason(error)
-                ended = isinstance(error, OSError) and not isinstance(error, av.InvalidDataError)
-            for frame in decoded:
-                pts = frame.pts if frame.pts is not None else frame.dts
-                if conceal and good is not None:
-                    if frame.is_corrupt:
-                        faults += 1
-                        continue
-                    faults -= yield from self._concealed(good, waiting, pts, faults)
-                while waiting and pts is not None and waiting[0] <= pts:
-                    heapq.heappop(waiting)
-                good = frame
-                yield frame, pts
-                count += 1
-            if reason:
-                if self.reading.on_error == "fail":
-                    raise InputError(
-                        f"{self.path}: damaged after {count} frames ({reason}); "
-                        "see --on-error conceal, or stop"
-                    )
-                faults += 1
-                if self.reading.on_error == "stop":
-                    self.damage.append(f"damaged after {count} frames ({reason}); it ends there")
-                    return
-            if ended:
-                if conceal and good is not None:
-                    yield from self._concealed(good, waiting, None, faults)
-                return
-
-    def _concealed(
-        self, good: av.VideoFrame, waiting: list[int], until: int | None, faults: int
-    ) -> Generator[tuple[av.VideoFrame, int], None, int]:
-        """The last good frame again for each that was lost before `until`; returns how many.
-
-        Of frames whose packets are not even found the times are those of a constant rate.
-        """
         step = max(1, round(1 / (self.frame_rate * self.time_base)))
-        lost = []
-        while waiting and (until is None or waiting[0] < until):
-            lost.append(heapq.heappop(waiting))
-        lost = lost[:faults]
-        for pts, after in pairwise([*lost, until]):
-            while after is not None and after - pts > 1.5 * step:
-                pts += step
-                lost.append(pts)
-        for pts in sorted(lost):
-            self.damage.append(f"lost at {float(pts * self.time_base):.3f} s, concealed")
-            yield good, pts
-        return min(faults, len(lost))
+        return Decoder(
+            self._container, self._stream, self.path, self.reading.on_error, step, self.damage
+        ).frames()
 
     def _describe(self, frame: av.VideoFrame) -> None:
         self._orientation = orientation(frame)
@@ -345,7 +281,6 @@ class VideoSource:
         )
         self.mastering: Mastering = mastering_of(frame)
         self.dynamic_metadata = dynamic_metadata(frame)
-        self.alpha = has_alpha(frame)
         self.height, self.width = frame.height, frame.width
         step, offset = stored.chroma_step, stored.chroma_offset
         sizes = [(frame.height, frame.width), *stored.plane_sizes(frame.height, frame.width)[1:2]]
@@ -363,7 +298,12 @@ class VideoSource:
             chroma_step=step,
             chroma_offset=offset,
             full_range=full,
+            alpha=stored.alpha,
         )
+        self.transparent = self._is_transparent(planes(frame, self._stored_format))
+
+    def _is_transparent(self, planes: Sequence[np.ndarray]) -> bool:
+        return self.layout.alpha and bool((planes[-1] < 2**self.layout.depth - 1).any())
 
 
 def increasing_times(
@@ -393,7 +333,7 @@ def _opened(path: Path, url: str, options: dict[str, str]) -> av.container.Input
             metadata_errors="replace",
         )
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise InputError(f"{path}: not a readable video ({_reason(error)})") from error
+        raise InputError(f"{path}: not a readable video ({reason_of(error)})") from error
 
 
 def _video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
@@ -404,7 +344,3 @@ def _video_stream(container: av.container.InputContainer, path: Path) -> av.Vide
             return stream
     kinds = sorted({stream.type for stream in container.streams})
     raise InputError(f"{path}: no video stream, only: {', '.join(kinds) or 'nothing'}")
-
-
-def _reason(error: BaseException) -> str:
-    return getattr(error, "strerror", None) or str(error)

@@ -23,6 +23,7 @@ from d3dnet.video.decode import VideoSource
 from d3dnet.video.errors import EncoderError
 from d3dnet.video.ffmpeg import Program
 from d3dnet.video.images import is_pattern, written_images
+from d3dnet.video.picture import fill
 from d3dnet.video.streams import Kept, sound_encoders
 from d3dnet.video.target import Target
 
@@ -226,10 +227,7 @@ class VideoSink:
         frame = av.VideoFrame(
             self._target.width, self._target.height, self._target.layout.pixel_format
         )
-        for to, plane in zip(frame.planes, planes, strict=True):
-            samples = np.frombuffer(to, plane.dtype)
-            rows = samples.reshape(-1, to.line_size // plane.itemsize)
-            rows[:, : plane.shape[1]] = plane
+        fill(frame, planes)
         frame.pts, frame.time_base = pts + self._offset, self._target.time_base
         try:
             self._container.mux(self._stream.encode(frame))

@@ -1,12 +1,14 @@
 """A decoded picture: its planes, what they mean, and which way up it is."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import av
 import av.filter
 import av.logging
 import numpy as np
+from av.sidedata.sidedata import Type
 from av.video.format import VideoFormat
 
 from d3dnet.video.colour import Layout, chroma_offset
@@ -14,6 +16,18 @@ from d3dnet.video.colour import Layout, chroma_offset
 # FFmpeg's values of color_range, colorspace, ...; all but the range are those of ITU-T H.273.
 UNSPECIFIED = 2
 RANGE_UNSPECIFIED, RANGE_LIMITED, RANGE_FULL = 0, 1, 2
+
+
+# PyAV (to 18.1) cannot read any side data of a frame that has some it has no name for, as EXIF.
+def _nameless(kind: type, value: int) -> object:
+    member = object.__new__(kind)
+    member._name_, member._value_ = f"UNKNOWN_{value}", value
+    return kind._value2member_map_.setdefault(value, member)
+
+
+Type._missing_ = classmethod(_nameless)
+
+GREY_ALPHA = "ya8"  # samples and alpha alternate: there is no planar format of these
 
 
 @dataclass(frozen=True)
@@ -58,14 +72,17 @@ def layout_of(
     """The layout of a planar pixel format, by FFmpeg's names of it and of a chroma location.
 
     Raises:
-        ValueError: not one of the planar little-endian formats of 8 to 16 bits without alpha.
+        ValueError: not one of the planar little-endian formats of 8 to 16 bits, nor `GREY_ALPHA`.
     """
+    if pixel_format == GREY_ALPHA:
+        return Layout(pixel_format, "grey", 8, full_range=full_range, alpha=True)
     described = VideoFormat(pixel_format, 64, 64)
     parts = described.components
+    alpha = any(part.is_alpha for part in parts)
     planar = sorted(part.plane for part in parts) == list(range(len(parts)))
     if (
         not planar
-        or len(parts) not in (1, 3)
+        or len(parts) - alpha not in (1, 3)
         or described.has_palette
         or described.is_big_endian
         or "msb" in pixel_format
@@ -76,46 +93,65 @@ def layout_of(
     if len(parts) == 1:
         return Layout(pixel_format, "grey", parts[0].bits, full_range=full_range)
     if described.is_rgb:
-        return Layout(pixel_format, "rgb", parts[0].bits, full_range=True)
+        return Layout(pixel_format, "rgb", parts[0].bits, full_range=True, alpha=alpha)
     step = (64 // parts[1].height, 64 // parts[1].width)
     return Layout(
-        pixel_format, "yuv", parts[0].bits, step, chroma_offset(location, step), full_range
+        pixel_format, "yuv", parts[0].bits, step, chroma_offset(location, step), full_range, alpha
     )
 
 
 def planar_format(stored: VideoFormat) -> str:
-    """The planar little-endian format without alpha that holds all that `stored` can."""
-    name = stored.name.replace("yuvj", "yuv").replace("yuva", "yuv").replace("gbrap", "gbrp")
+    """The planar little-endian format (or `GREY_ALPHA`) that holds all that `stored` can."""
+    name = stored.name.replace("yuvj", "yuv")
     try:
         return layout_of(name).pixel_format
     except ValueError:
         pass
     bits = max(part.bits for part in stored.components) if stored.components else 8
-    depth = next((depth for depth in (8, 10, 12, 14, 16) if bits <= depth), 16)
-    suffix = "" if depth == 8 else f"{depth}le"
+    alpha = stored.has_palette or any(part.is_alpha for part in stored.components)
     if stored.is_rgb or stored.has_palette or stored.is_bayer or stored.name.startswith("xyz"):
-        return f"gbrp{suffix}"
-    if not any(part.is_chroma for part in stored.components):
-        return f"gray{suffix}"
-    step = (16 // stored.chroma_height(16), 16 // stored.chroma_width(16))
-    kinds = {(2, 2): "420", (1, 2): "422", (1, 1): "444", (2, 1): "440", (1, 4): "411"}
-    return f"yuv{kinds.get(step, '444')}p{suffix}"
+        names = ("gbrap", "gbrap{}le") if alpha else ("gbrp", "gbrp{}le")
+    elif not any(part.is_chroma for part in stored.components):
+        names = (GREY_ALPHA, "gbrap{}le") if alpha else ("gray", "gray{}le")
+    else:
+        step = (16 // stored.chroma_height(16), 16 // stored.chroma_width(16))
+        kinds = {(2, 2): "420", (1, 2): "422", (1, 1): "444", (2, 1): "440", (1, 4): "411"}
+        kind = f"{'yuva' if alpha else 'yuv'}{kinds.get(step, '444')}p"
+        names = (kind, kind + "{}le")
+    for depth in (8, 10, 12, 14):
+        name = names[depth > 8].format(depth)
+        if bits <= depth and _exists(name):
+            return name
+    return names[1].format(16)
 
 
 def planes(frame: av.VideoFrame, planar_format: str) -> list[np.ndarray]:
     """Planes of a frame, without padding; a view into it where its format is planar already."""
-    name = frame.format.name.replace("yuvj", "yuv").replace("yuva", "yuv").replace("gbrap", "gbrp")
-    if name != planar_format:
+    if frame.format.name.replace("yuvj", "yuv") != planar_format:
         frame = frame.reformat(format=planar_format)
     layout = layout_of(planar_format)
     planes = []
     sizes = layout.plane_sizes(frame.height, frame.width)
-    for plane, (rows, columns) in zip(frame.planes, sizes, strict=False):  # alpha is left out
+    if planar_format == GREY_ALPHA:
+        sizes = [(frame.height, 2 * frame.width)]
+    for plane, (rows, columns) in zip(frame.planes, sizes, strict=True):
         samples = np.frombuffer(plane, layout.dtype)
         samples = samples.reshape(rows, abs(plane.line_size) // layout.dtype.itemsize)
         samples = samples[::-1] if plane.line_size < 0 else samples
         planes.append(samples[:, :columns])
+    if planar_format == GREY_ALPHA:
+        return [planes[0][:, 0::2], planes[0][:, 1::2]]
     return planes
+
+
+def fill(frame: av.VideoFrame, planes: Sequence[np.ndarray]) -> None:
+    """Write planes, as `planes` gives them, into a frame of their format."""
+    if frame.format.name == GREY_ALPHA:
+        planes = [np.stack(planes, -1).reshape(len(planes[0]), -1)]
+    for to, plane in zip(frame.planes, planes, strict=True):
+        samples = np.frombuffer(to, plane.dtype)
+        rows = samples.reshape(-1, to.line_size // plane.itemsize)
+        rows[:, : plane.shape[1]] = plane
 
 
 def orientation(frame: av.VideoFrame) -> Orientation:
@@ -176,12 +212,8 @@ def shown_info(frame: av.VideoFrame) -> tuple[str, bool]:
     return (found.group(1) if found else "unspecified"), frame.interlaced_frame
 
 
-def has_alpha(frame: av.VideoFrame) -> bool:
-    """Whether any pixel of a frame is transparent, more or less."""
-    name = frame.format.name
-    if not any(part.is_alpha for part in frame.format.components) and name != "pal8":
+def _exists(pixel_format: str) -> bool:
+    try:
+        return bool(VideoFormat(pixel_format))
+    except ValueError:
         return False
-    # Alpha of every such format is first of all 8-bit RGBA's, for this purpose.
-    samples = np.frombuffer(frame.reformat(format="rgba").planes[0], np.uint8)
-    row = abs(frame.reformat(format="rgba").planes[0].line_size)
-    return bool((samples.reshape(-1, row)[:, 3 : 4 * frame.width : 4] < 255).any())

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,9 +18,12 @@ from d3dnet.video.ffmpeg import Program, has_option, pixel_formats
 from d3dnet.video.hdr import NO_MASTERING, Mastering
 from d3dnet.video.images import is_pattern, written_images
 from d3dnet.video.picture import RANGE_FULL, RANGE_LIMITED, ColourTags, layout_of
+from d3dnet.video.streams import MATROSKA
 
 DEFAULT_CODEC = "libx264"
 IMAGE_CODECS = ("png", "tiff", "bmp")
+ALPHA_IN_MATROSKA_ONLY = ("libvpx", "libvpx-vp9")  # beside the picture, where there is room for it
+NO_ALPHA = ("libx265",)  # it takes alpha, but FFmpeg does not read it again
 BT601 = 6  # matrix tag of the YCbCr that RGB is made into: H.273's SMPTE 170M
 
 # Encoders and containers that know frame rates but no times: their clock ticks once per frame.
@@ -28,8 +32,8 @@ FRAME_CLOCK_SUFFIXES = (".avi",)
 MAX_TIME_BASE = {"mpeg4": 65535, "libxvid": 65535}
 FALLBACK_TIME_BASE = Fraction(1, 90000)
 
-# Packed formats that some encoders take RGB in; made of the planar ones without loss.
-PACKED_RGB = {
+# Packed formats that some encoders take; made of the planar ones without loss.
+PACKED = {
     "bgr0": "gbrp",
     "rgb0": "gbrp",
     "0rgb": "gbrp",
@@ -39,7 +43,14 @@ PACKED_RGB = {
     "rgb48le": "gbrp16le",
     "rgb48be": "gbrp16le",
     "gray16be": "gray16le",
+    "rgba": "gbrap",
+    "bgra": "gbrap",
+    "argb": "gbrap",
+    "abgr": "gbrap",
+    "rgba64le": "gbrap16le",
+    "rgba64be": "gbrap16le",
 }
+NOT_IN_NUT = ("yuv440p10le", "yuv440p12le", "gbrap14le")  # the pipe takes them for others
 
 
 @dataclass(frozen=True)
@@ -133,10 +144,15 @@ class Size:
         )
 
 
-def target_of(source: VideoSource, size: Size, program: Program, encoding: Encoding) -> Target:
-    """`source` made larger, as near to its layout as the encoder can hold.
+def target_of(
+    source: VideoSource, size: Size, program: Program, encoding: Encoding, suffix: str = ".mkv"
+) -> Target:
+    """`source` made larger, as near to its layout as the encoder and the container can hold.
 
     RGB that the encoder cannot take becomes 4:4:4 YCbCr, BT.601, limited range, tagged so.
+
+    Args:
+        suffix: extension of the result.
 
     Raises:
         ProgramError: `program` has no such encoder.
@@ -154,6 +170,8 @@ def target_of(source: VideoSource, size: Size, program: Program, encoding: Encod
                 f"--pix-fmt: got {encoding.pixel_format!r}; {codec} takes {' '.join(formats)}"
             )
         formats = (encoding.pixel_format,)
+    elif not _holds_alpha(codec, suffix):
+        formats = tuple(name for name in formats if "yuva" not in name and "gbrap" not in name)
     layout, encoder_format = choose_layout(source.layout, formats, codec)
     colour = source.colour
     if source.layout.family == "rgb" and layout.family == "yuv":
@@ -181,10 +199,12 @@ def target_of(source: VideoSource, size: Size, program: Program, encoding: Encod
 
 
 def choose_layout(source: Layout, pixel_formats: Sequence[str], codec: str) -> tuple[Layout, str]:
-    """The one of `pixel_formats` that keeps the most of `source`: depth, then chroma, then family.
+    """The one of `pixel_formats` that keeps the most of `source`.
+
+    That is alpha first, then depth, then chroma, then family.
 
     Returns:
-        Layout of the planes, and the encoder's format, which differs from it for packed RGB.
+        Layout of the planes, and the encoder's format, which differs from it for packed ones.
 
     Raises:
         OutputError: none of them is a planar format of YCbCr, grey or RGB.
@@ -192,17 +212,23 @@ def choose_layout(source: Layout, pixel_formats: Sequence[str], codec: str) -> t
     full_range_only = all(not name.startswith("yuv4") for name in pixel_formats)
     candidates = []
     for name in pixel_formats:
-        if name.startswith("yuvj") and not full_range_only:
-            continue  # yuv420p with a full-range tag says the same
+        if name in NOT_IN_NUT or (name.startswith("yuvj") and not full_range_only):
+            continue  # of the latter yuv420p with a full-range tag says the same
         full_range = (source.full_range and source.family != "rgb") or name.startswith("yuvj")
-        planar = PACKED_RGB.get(name, name.replace("yuvj", "yuv"))
+        planar = PACKED.get(name, name.replace("yuvj", "yuv"))
         with contextlib.suppress(ValueError):
             candidates.append((layout_of(planar, full_range=full_range), name))
     useless = {"grey": ("rgb",), "yuv": ("rgb", "grey"), "rgb": ("grey",)}[source.family]
     if source.family == "yuv" and codec in IMAGE_CODECS:
         # Images hold RGB; the program converts, by the tags.
-        deep = [name for name in pixel_formats if source.depth > 8 and name.startswith("rgb48")]
-        return source, (deep or ["rgb24" if "rgb24" in pixel_formats else "bgr24"])[0]
+        kinds = ("rgba64", "rgba", "bgra") if source.alpha else ("rgb48", "rgb24", "bgr24")
+        kinds = kinds if source.depth > 8 else kinds[1:]
+        return source, next(
+            name
+            for kind in kinds
+            for name in pixel_formats
+            if name in (kind, f"{kind}be", f"{kind}le")
+        )
     candidates = [choice for choice in candidates if choice[0].family not in useless]
     if not candidates:
         raise OutputError(
@@ -215,6 +241,7 @@ def choose_layout(source: Layout, pixel_formats: Sequence[str], codec: str) -> t
         coarser = [max(0, layout.chroma_step[axis] - source.chroma_step[axis]) for axis in (0, 1)]
         finer = [max(0, source.chroma_step[axis] - layout.chroma_step[axis]) for axis in (0, 1)]
         return (
+            layout.alpha != source.alpha,
             max(0, source.depth - layout.depth),
             sum(coarser) if source.family != "grey" else 0,
             layout.family != source.family,
@@ -223,6 +250,21 @@ def choose_layout(source: Layout, pixel_formats: Sequence[str], codec: str) -> t
         )
 
     return min(candidates, key=loss)
+
+
+def _holds_alpha(codec: str, suffix: str) -> bool:
+    if codec in ALPHA_IN_MATROSKA_ONLY:
+        return suffix.lower() in MATROSKA
+    return codec not in NO_ALPHA
+
+
+def warn_of_alpha(path: Path, target: Target) -> None:
+    """Warn of transparency that is lost."""
+    warnings.warn(
+        f"{path}: without the transparency (alpha) of its source, which {target.encoding.codec} "
+        "cannot hold here; .mkv with --codec ffv1 and .mov with --codec prores_ks can",
+        stacklevel=3,
+    )
 
 
 def encoder_time_base(target: Target, suffix: str) -> Fraction:

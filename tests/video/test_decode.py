@@ -22,7 +22,9 @@ FORMATS = [
     ("yuv411p", "ffv1", "mkv", "yuv411p"),
     ("yuv410p", "ffv1", "mkv", "yuv410p"),
     ("yuvj420p", "mjpeg", "avi", "yuvj420p"),
-    ("yuva420p", "ffv1", "mkv", "yuv420p"),
+    ("yuva420p", "ffv1", "mkv", "yuva420p"),
+    ("yuva444p10le", "ffv1", "mkv", "yuva444p10le"),
+    ("yuva422p12le", "ffv1", "mkv", "yuva422p12le"),
     ("yuv420p10le", "ffv1", "mkv", "yuv420p10le"),
     ("yuv422p10le", "ffv1", "mkv", "yuv422p10le"),
     ("yuv444p12le", "ffv1", "mkv", "yuv444p12le"),
@@ -34,12 +36,15 @@ FORMATS = [
     ("gray16le", "ffv1", "mkv", "gray16le"),
     ("rgb24", "rawvideo", "nut", "gbrp"),
     ("bgr24", "bmp", "avi", "gbrp"),
-    ("bgra", "ffv1", "mkv", "gbrp"),
+    ("bgra", "ffv1", "mkv", "gbrap"),
     ("rgb48le", "rawvideo", "nut", "gbrp16le"),
     ("gbrp", "ffv1", "mkv", "gbrp"),
     ("gbrp10le", "ffv1", "mkv", "gbrp10le"),
-    ("bgra", "gif", "gif", "gbrp"),
-    ("pal8", "png", "mkv", "gbrp"),
+    ("bgra", "gif", "gif", "gbrap"),
+    ("pal8", "png", "mkv", "gbrap"),
+    ("rgba64be", "png", "mkv", "gbrap16le"),
+    ("gbrap12le", "ffv1", "mkv", "gbrap12le"),
+    ("ya16be", "png", "mkv", "gbrap16le"),
 ]
 
 
@@ -317,7 +322,7 @@ def test_names_are_never_read_as_options_protocols_or_patterns(tmp_path, monkeyp
             assert len(list(source.frames())) == 1
 
 
-@pytest.mark.parametrize("name", ["nv12", "yuv420p10be", "yuva420p", "rgb24", "pal8", "monow"])
-def test_only_planar_formats_without_alpha_have_a_layout(name):
+@pytest.mark.parametrize("name", ["nv12", "yuv420p10be", "ya16le", "rgb24", "pal8", "monow"])
+def test_only_planar_formats_have_a_layout(name):
     with pytest.raises(ValueError, match="not planar"):
         layout_of(name)

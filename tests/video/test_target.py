@@ -41,6 +41,12 @@ def program(request):
         ("gbrp", "ffv1", "bgr0"),
         ("gbrp", "libx264rgb", "bgr0"),
         ("yuv420p", "prores_ks", "yuv422p10le"),
+        ("yuva420p", "ffv1", "yuva420p"),
+        ("yuva444p12le", "prores_ks", "yuva444p10le"),
+        ("gbrap", "ffv1", "bgra"),
+        ("gbrap", "libx264", "yuv444p"),
+        ("ya8", "ffv1", "ya8"),
+        ("yuv440p10le", "ffv1", "yuv444p10le"),
         ("gray", "mpeg4", "yuv420p"),
         ("yuv420p10le", "mpeg4", "yuv420p"),
     ],
@@ -49,7 +55,7 @@ def test_the_encoder_gets_the_format_that_keeps_the_most(program, stored, codec,
     formats = pixel_formats(program, codec)
     layout, name = choose_layout(layout_of(stored), formats, codec)
     assert name == chosen
-    assert layout.pixel_format == ("gbrp" if chosen == "bgr0" else chosen)
+    assert layout.pixel_format == {"bgr0": "gbrp", "bgra": "gbrap"}.get(chosen, chosen)
 
 
 def test_an_encoder_without_a_planar_format_is_refused():

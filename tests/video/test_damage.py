@@ -1,0 +1,220 @@
+"""Files that end before their container says, or are damaged within: noticed, and told."""
+
+import os
+from fractions import Fraction
+from functools import cache
+
+import av
+import numpy as np
+import pytest
+
+from d3dnet.upscale import upscale_video
+from d3dnet.video import InputError
+from d3dnet.video.damage import missing_bytes
+from d3dnet.video.decode import Reading, VideoSource
+from tests.video.clips import BUNDLED, ffmpeg
+
+LOOK = ("-f", "lavfi", "-i", "testsrc2=s=64x48:r=25", "-f", "lavfi", "-i", "sine=d=2")
+COUNT = 50
+WORDS = {
+    "mp4": ("-c:v", "libx264", "-g", 10, "-movflags", "faststart"),
+    "mkv": ("-c:v", "libx264", "-g", 10),
+    "webm": ("-c:v", "libvpx", "-deadline", "realtime", "-g", 10),
+    "avi": ("-c:v", "mpeg4", "-bf", 0),
+    "flv": ("-c:v", "flv"),
+    "ts": ("-c:v", "mpeg2video", "-g", 10),
+}
+COUNTED = ("mp4", "mkv", "webm", "avi", "ts")  # these say how many bytes there should be
+TIMED = ("mp4", "mkv", "webm", "avi")  # and these how long it should be
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Bytes of a file of two seconds in a container."""
+    folder = tmp_path_factory.mktemp("whole")
+
+    @cache
+    def make(kind):
+        path = folder / f"in.{kind}"
+        ffmpeg(*LOOK, "-frames:v", COUNT, "-pix_fmt", "yuv420p", *WORDS[kind], path)
+        return path.read_bytes()
+
+    return make
+
+
+def frames(path, on_error):
+    with VideoSource(path, Reading(on_error=on_error)) as source:
+        found = list(source.frames())
+        times = [float(frame.pts * source.time_base) for frame in found]
+        return found, times, source.damage
+
+
+@pytest.mark.parametrize("kind", WORDS)
+def test_a_whole_file_lacks_nothing(tmp_path, whole, kind):
+    path = tmp_path / f"in.{kind}"
+    path.write_bytes(whole(kind))
+    assert missing_bytes(path) == 0
+    for on_error in ("fail", "stop", "conceal"):
+        found, _, damage = frames(path, on_error)
+        assert (len(found), damage) == (COUNT, [])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("-movflags", "frag_keyframe+empty_moov", "-f", "mp4"),
+        ("-live", 1, "-f", "matroska"),
+        ("-f", "mpegts", "-mpegts_m2ts_mode", 1),
+        ("-f", "mov"),
+        ("-f", "mpeg"),
+        ("-f", "nut"),
+        ("-f", "asf"),
+    ],
+    ids=lambda words: f"{words[-1]} {words[0]}",
+)
+def test_nothing_is_missed_in_containers_that_promise_nothing(tmp_path, words):
+    path = tmp_path / "in"
+    codec = ("-c:v", "mpeg2video", "-c:a", "mp2", "-ar", 48000)
+    with open(path, "wb") as file:
+        file.write(ffmpeg(*LOOK, "-frames:v", COUNT, *codec, *words, "pipe:1")) if "-live" in (
+            words
+        ) else ffmpeg(*LOOK, "-frames:v", COUNT, *codec, *words, path)
+    assert missing_bytes(path) == 0
+    found, _, damage = frames(path, "fail")
+    assert (len(found), damage) == (COUNT, [])
+
+
+def test_joined_and_headless_transport_streams_are_no_damage(tmp_path, whole):
+    data = whole("ts")
+    (tmp_path / "joined.ts").write_bytes(data + data)
+    assert len(frames(tmp_path / "joined.ts", "fail")[0]) == 2 * COUNT
+    (tmp_path / "headless.ts").write_bytes(data[188 * 60 :])
+    found, _, damage = frames(tmp_path / "headless.ts", "fail")
+    assert 10 < len(found) < COUNT
+    assert damage == []
+
+
+@pytest.mark.parametrize("share", [0.5, 0.72, 0.98])
+@pytest.mark.parametrize("kind", COUNTED)
+def test_a_file_that_ends_early_is_refused_with_a_hint(tmp_path, whole, kind, share):
+    path = tmp_path / f"in.{kind}"
+    data = whole(kind)
+    path.write_bytes(data[: int(share * len(data))])
+    if kind in ("mp4", "mkv", "webm", "avi"):
+        assert missing_bytes(path) == len(data) - int(share * len(data))
+    with pytest.raises(InputError, match=r"--on-error conceal, or stop") as caught:
+        upscale_video(path, tmp_path / "out.mkv", model="bicubic", ffmpeg=BUNDLED.path)
+    assert "\n" not in str(caught.value)
+    assert "bytes are missing" in str(caught.value)  # before any work
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_an_end_before_the_length_in_the_header_is_told(tmp_path, whole):
+    path = tmp_path / "in.flv"
+    path.write_bytes(whole("flv")[: len(whole("flv")) // 2])
+    try:
+        _, _, damage = frames(path, "fail")
+        assert "ends early, after 1." in damage[0]
+    except InputError as error:  # within a picture
+        assert "damaged after" in str(error)
+
+
+@pytest.mark.parametrize("kind", COUNTED)
+def test_stop_keeps_the_frames_that_are_complete_and_says_so(tmp_path, whole, kind):
+    path = tmp_path / f"in.{kind}"
+    path.write_bytes(whole(kind))
+    good, times, _ = frames(path, "fail")
+    path.write_bytes(whole(kind)[: len(whole(kind)) * 6 // 10])
+    with pytest.warns(UserWarning, match="ends early|it ends there"):
+        output = upscale_video(
+            *(path, tmp_path / "out.mkv"),
+            model="bicubic",
+            codec="ffv1",
+            on_error="stop",
+            ffmpeg=BUNDLED.path,
+        )
+    found, kept, damage = frames(path, "stop")
+    assert COUNT // 4 < len(found) < COUNT * 3 // 4
+    assert len(damage) >= 1
+    nearest = [int(np.abs(np.array(times) - time).argmin()) for time in kept]
+    for ours, n in zip(found, nearest, strict=True):
+        np.testing.assert_array_equal(ours.planes[0], good[n].planes[0])
+    with VideoSource(output) as written:
+        assert len(list(written.frames())) == len(found)
+
+
+@pytest.mark.parametrize("kind", TIMED)
+def test_conceal_repeats_the_last_good_frame_up_to_the_promised_end(tmp_path, whole, kind):
+    path = tmp_path / f"in.{kind}"
+    data = whole(kind)
+    path.write_bytes(data)
+    good, times, _ = frames(path, "fail")
+    path.write_bytes(data[: len(data) * 6 // 10])
+    found, concealed, damage = frames(path, "conceal")
+    # Of B frames, those before the last whole picture are not missed.
+    assert COUNT - 2 <= len(found) <= COUNT + 1
+    assert abs(concealed[-1] - times[-1]) <= 0.041
+    assert any(f"to {concealed[-1]:.3f} s, concealed" in text for text in damage)
+    assert len({frame.planes[0].tobytes() for frame in found[-12:]}) == 1
+    for frame in found[: COUNT // 4]:
+        assert any(np.array_equal(frame.planes[0], one.planes[0]) for one in good[: COUNT // 4])
+
+
+def test_a_part_before_the_end_of_what_is_there_is_no_error(tmp_path, whole):
+    path = tmp_path / "in.mp4"
+    path.write_bytes(whole("mp4")[: len(whole("mp4")) * 7 // 10])
+    with VideoSource(path, Reading(end=Fraction(1))) as source:
+        assert len(list(source.frames())) == 25
+    with VideoSource(path, Reading(start=Fraction(1))) as source:
+        with pytest.raises(InputError, match=r"ends early|damaged after"):
+            list(source.frames())
+
+
+def test_a_length_that_cannot_be_true_is_not_filled(tmp_path, whole):
+    path = tmp_path / "in.avi"
+    data = bytearray(whole("avi"))
+    at = data.index(b"strh") + 8 + 32
+    data[at : at + 4] = (10**8).to_bytes(4, "little")  # frames of the stream
+    path.write_bytes(data[: len(data) * 9 // 10])
+    found, _, damage = frames(path, "conceal")
+    assert len(found) <= COUNT
+    assert damage
+
+
+def noisy(path, at):
+    """A clip of 30 frames in which the middle of the packet number `at` is noise."""
+    look = ("-f", "lavfi", "-i", "testsrc2=s=320x240:r=25,noise=alls=20:allf=t")
+    ffmpeg(*look, "-frames:v", 30, "-c:v", "libx264", "-g", 10, path)
+    with av.open(str(path)) as container:
+        packet = bytes(list(container.demux(video=0))[at])
+    data = path.read_bytes()
+    piece = slice(len(packet) // 2, len(packet) * 3 // 4)
+    damaged = bytearray(packet)
+    random = np.random.default_rng(at)
+    damaged[piece] = bytes(random.integers(0, 256, len(damaged[piece]), np.uint8))
+    assert data.count(packet) == 1
+    path.write_bytes(data.replace(packet, bytes(damaged)))
+
+
+@pytest.mark.parametrize("at", [10, 13])
+def test_a_picture_that_the_decoder_has_patched_up_is_damage(tmp_path, at):
+    # H.264 gives a picture all the same, and says that it is corrupt.
+    path = tmp_path / "in.mkv"
+    noisy(path, at)
+    with pytest.raises(InputError, match=r"damaged after 1\d frames \(a corrupt picture\)"):
+        frames(path, "fail")
+    stopped, _, damage = frames(path, "stop")
+    assert 10 <= len(stopped) <= 14
+    assert "it ends there" in damage[0]
+    found, times, damage = frames(path, "conceal")
+    np.testing.assert_allclose(times, np.arange(30) / 25, atol=0.001)
+    lost = round(25 * float(damage[0].split()[2]))
+    assert 10 <= lost <= 14
+    np.testing.assert_array_equal(found[lost].planes[0], found[lost - 1].planes[0])
+
+
+def test_what_is_concealed_is_told(tmp_path, whole):
+    path = tmp_path / "in.mkv"
+    path.write_bytes(whole("mkv")[: len(whole("mkv")) * 8 // 10])
+    with pytest.warns(UserWarning, match=r"in.mkv: ends early.*lost from 1\..*concealed"):
+        upscale_video(path, tmp_path / "out.mkv", model="bicubic", on_error="conceal")
