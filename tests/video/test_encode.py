@@ -109,6 +109,7 @@ CLOCKS = {
     "late": (Fraction(1, 12800), [40000 + n * 512 for n in range(8)]),
     "ntsc": (Fraction(1001, 30000), list(range(8))),
     "film in transport": (Fraction(1, 90000), [126000 + 3003 * n + n % 2 for n in range(8)]),
+    "gaps": (Fraction(1, 100), [0, 1, 2, 10, 11, 50, 51, 52]),
     "millisecond": (Fraction(1, 1000), [0, 33, 67, 100, 133, 167, 200, 233]),
     "microsecond": (Fraction(1, 1000000), [n * 33367 for n in range(8)]),
 }

@@ -60,6 +60,8 @@ class Case:
 LOSSLESS = ("-c:v", "ffv1", "-pix_fmt")
 H264 = ("-c:v", "libx264", "-qp", 4, "-pix_fmt")
 X264 = {"crf": 6}
+FAST = ("-g", 5, "-bf", 0, "-movflags", "faststart")
+STOPPED = 15  # frames that are whole in the first 70 % of the bytes
 # No times before zero: a sound encoder's delay, or reordering, moves all (the audit measures it).
 MOVING = (".avi", ".ts", ".webm")
 
@@ -131,6 +133,29 @@ def rotated(path: Path) -> None:
     plain.unlink()
 
 
+def edited(path: Path) -> None:
+    """An edit list hides the beginning: nine frames are in the file, six are to be seen."""
+    plain = path.with_name("plain.mp4")
+    look = ("-f", "lavfi", "-i", "testsrc2=s=64x48:r=25,boxblur=1", "-f", "lavfi", "-i", "sine")
+    ffmpeg(*look, "-frames:v", 15, "-t", 0.6, *H264, "yuv420p", "-g", 6, "-bf", 2, plain)
+    ffmpeg("-ss", 0.36, "-i", plain, "-c", "copy", path)
+    plain.unlink()
+    with av.open(str(path)) as container:
+        kept = container.streams.video[0].frames
+        assert kept > len(list(container.decode(video=0))) > 3
+
+
+def later_fields(path: Path) -> None:
+    """Whole frames first, then fields."""
+    look = ("-f", "lavfi", "-i", "testsrc2=s=64x48:r=25", "-frames:v", 5, "-c:v", "mpeg2video")
+    parts = [path.with_name(name) for name in ("one.ts", "two.ts")]
+    ffmpeg(*look, parts[0])
+    ffmpeg(*look, "-vf", "setfield=tff", "-flags", "+ilme+ildct", parts[1])
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    for part in parts:
+        part.unlink()
+
+
 HDR = (
     "-c:v",
     "libx265",
@@ -176,6 +201,14 @@ CASES = [
         filters="setpts=PTS+3/TB",
         options=X264,
         output="out.mp4",
+    ),
+    Case("edit list.mp4", make=edited, options=X264, streams=("video", "audio")),
+    Case(
+        "edit list kept.mp4",
+        make=edited,
+        options=X264,
+        output="out.mp4",
+        streams=("video", "audio"),
     ),
     Case("animation.gif", filters="format=rgb24", options={"codec": "ffv1"}),
     Case("web.webm", ("-c:v", "libvpx-vp9", "-crf", 4, "-pix_fmt", "yuv420p"), options=X264),
@@ -226,6 +259,13 @@ CASES = [
         ("-flags", "+ilme+ildct", *H264, "yuv420p"),
         filters="setfield=tff",
         refused="interlaced.*--deinterlace",
+    ),
+    Case("fields later.ts", make=later_fields, refused="interlaced from .* use --deinterlace"),
+    Case(
+        "fields made whole.mp4",
+        ("-flags", "+ilme+ildct", *H264, "yuv420p"),
+        filters="setfield=tff",
+        options={"deinterlace": True, **X264},
     ),
     # sizes
     Case("1x1.mkv", (*LOSSLESS, "yuv444p"), size="1x1", options={"codec": "ffv1"}),
@@ -278,7 +318,16 @@ CASES = [
     Case("sound.m4a", make=sound_only, refused="no video stream, only: audio"),
     Case("no index.mp4", make=cut(0.9), refused="not a readable video"),
     Case("no picture.mkv", make=cut(0.05), refused="not a readable video|no frame"),
-    Case("cut.ts", make=cut(0.7, "-g", 5, "-bf", 0), options=X264),
+    Case("cut.ts", make=cut(0.7, "-g", 5, "-bf", 0), refused="cut off.*--on-error"),
+    Case("cut.mkv", make=cut(0.7, "-g", 5), refused="cut off.*--on-error"),
+    Case("cut.mp4", make=cut(0.7, *FAST), refused="cut off.*--on-error"),
+    Case(
+        "cut stopped.mp4",
+        make=cut(0.7, *FAST),
+        options={"on_error": "stop", **X264},
+        warns="ends early|it ends there",
+        count=STOPPED,
+    ),
     Case("hole.mkv", make=hole, refused="damaged after .*--on-error"),
     Case(
         "hole concealed.mkv",
