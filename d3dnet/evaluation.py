@@ -65,6 +65,7 @@ def evaluate(
     mode: Mode = "sequence",
     *,
     clips: Sequence[str] | None = None,
+    bd: bool = False,
     device: str = "auto",
     precision: str = "auto",
     movie: bool = False,
@@ -82,6 +83,7 @@ def evaluate(
         mode: "sequence" streams each clip; "window" gives the network seven frames at a time,
             the first and last frame repeated beyond the ends, as published.
         clips: names of the clips to take; all by default.
+        bd: low-resolution frames by Gaussian blur and decimation, not bicubic.
         device: as of `load_model`, for a model given by name; so is
         precision.
         movie: measure MOVIE, which takes half a minute and more for each evaluated frame on a CPU.
@@ -98,19 +100,23 @@ def evaluate(
     if mode not in MODES:
         raise ValueError(f"mode: got {mode!r}; accepted are {', '.join(MODES)}")
     dataset = canonical_name(dataset)
-    found = _select(find_clips(dataset, root), clips)
+    found = _select(find_clips(dataset, root, "bd" if bd else "double"), clips)
     name = str(model) if isinstance(model, str | os.PathLike) else type(model).__name__
     if isinstance(model, str | os.PathLike) and model != "bicubic":
         from d3dnet.checkpoints import load_model
 
         model = load_model(model, device, precision)
     results, notes = [], _incomplete(dataset, found)
+    if bd:
+        notes.append(
+            "BD degradation: not to be compared with the published rows, which are bicubic"
+        )
     for clip in _progress(found, progress):
         hr = clip.read_hr(protocol.max_frames)
         scored = _scored(protocol, len(hr), clip)
         if movie:
             temporal.check_length(len(hr), clip.name, protocol)
-        lr, source, remarks = _low_resolution(clip, hr, dataset, protocol)
+        lr, source, remarks = _low_resolution(clip, hr, dataset, protocol, bd)
         height, width = cut_size(hr[0], protocol.size_multiple)
         lr = lr[:, : height // SCALE, : width // SCALE]
         started = time.perf_counter()
@@ -282,14 +288,16 @@ def _score_frames(
 
 
 def _low_resolution(
-    clip: Clip, hr: np.ndarray, dataset: str, protocol: Protocol
+    clip: Clip, hr: np.ndarray, dataset: str, protocol: Protocol, bd: bool
 ) -> tuple[np.ndarray, str, list[str]]:
     """The low-resolution frames of a clip, where they came from, and notes on them."""
     vimeo = dataset == "Vimeo-90k"
     recipe = protocol.septuplet_lr_recipe if vimeo else protocol.lr_recipe
+    recipe = "bd" if bd else recipe
     lr = clip.read_lr(protocol.max_frames)
     if lr is None:
-        return make_lr(hr, recipe), f"imresize, recipe {recipe}", []
+        made_by = "blur and decimation (BD)" if bd else f"imresize, recipe {recipe}"
+        return make_lr(hr, recipe), made_by, []
     expected = (len(hr), *(size // SCALE for size in hr.shape[1:3]), 3)
     if lr.shape != expected:
         raise ValueError(
@@ -300,8 +308,9 @@ def _low_resolution(
     notes = []
     if differing:
         notes.append(
-            f"{clip.name}: {clip.lr.name} differs from recipe {recipe} of protocol "
-            f"{protocol.name} in {differing:.1%} of the samples of the first frame"
+            f"{clip.name}: {clip.lr.name} differs from recipe {recipe}"
+            f"{'' if bd else f' of protocol {protocol.name}'} in {differing:.1%} of the samples of "
+            "the first frame"
         )
     return lr, str(clip.lr), notes
 

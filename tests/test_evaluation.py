@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from d3dnet.checkpoints import save_weights
 from d3dnet.cli import main
-from d3dnet.datasets.imresize import imresize
+from d3dnet.datasets.imresize import blur_decimate, imresize
 from d3dnet.datasets.test_sets import find_clips
 from d3dnet.evaluation import (
     evaluate,
@@ -219,6 +219,23 @@ def test_low_resolution_frames_of_the_protocols_recipe_raise_no_note(tmp_path):
     assert given.psnr == pytest.approx(np.mean([score.psnr for score in made]))
 
 
+def test_bd_is_an_option_and_says_that_it_does_not_compare(tmp_path):
+    hr = frames_of(7)
+    write_frames(tmp_path / "Vid4" / "GT" / "walk", hr)
+    write_frames(tmp_path / "Vid4" / "BIx4" / "walk", frames_of(7, 1, HEIGHT // 4, WIDTH // 4))
+    result = evaluate("bicubic", "Vid4", tmp_path, "y-crop0", bd=True)
+    sr = [imresize(blur_decimate(frame), 4) for frame in hr]
+    expected = np.mean([score_frame(a, b, "y-crop0").psnr for a, b in zip(sr, hr, strict=True)])
+    assert result.psnr == pytest.approx(expected)
+    assert "BD degradation: not to be compared" in result.table()
+    # Frames that are there by that degradation are used.
+    write_frames(
+        tmp_path / "Vid4" / "BDx4" / "walk", np.stack([blur_decimate(f) for f in hr])[::-1]
+    )
+    result = evaluate("bicubic", "Vid4", tmp_path, "y-crop0", bd=True)
+    assert "differs from recipe bd in" in result.table()
+
+
 def test_low_resolution_frames_of_another_count_or_size_are_refused(tmp_path):
     write_frames(tmp_path / "clip" / "hr", frames_of(3))
     write_frames(tmp_path / "clip" / "lr_x4", frames_of(2, height=8, width=16)[:, :, :12])
@@ -347,6 +364,12 @@ def run(*arguments: object) -> int:
 
 
 class TestCommand:
+    def test_bd_is_an_option_and_none_of_ready_frames(self, root, capsys):
+        assert run("Vid4", "--root", root, "--model", "bicubic", "--bd") == 0
+        assert "BD degradation" in capsys.readouterr().out
+        assert run("Vid4", "--root", root, "--frames", root, "--bd") == 1
+        assert "--bd: goes with a model" in capsys.readouterr().err
+
     @pytest.fixture
     def root(self, tmp_path) -> Path:
         for seed, name in enumerate(("calendar", "city", "foliage", "walk")):

@@ -35,6 +35,11 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--clips", nargs="+", metavar="NAME", help="only these clips")
     parser.add_argument(
+        "--bd",
+        action="store_true",
+        help="low-resolution frames by Gaussian blur and decimation, not bicubic",
+    )
+    parser.add_argument(
         "--movie", action="store_true", help="also MOVIE and T-MOVIE (slow without a GPU)"
     )
     parser.add_argument(
@@ -76,6 +81,8 @@ def _run(options: argparse.Namespace) -> int:
         "on_clip": add_pictures,
         "progress": sys.stderr.isatty(),
     }
+    if options.frames and options.bd:
+        raise ValueError("--bd: goes with a model; ready frames (--frames) are scored as they are")
     if options.frames:
         result = evaluate_frames(
             options.frames, options.dataset, options.root, options.protocol, **shared
@@ -89,6 +96,7 @@ def _run(options: argparse.Namespace) -> int:
             options.mode,
             device=options.device,
             precision=options.precision,
+            bd=options.bd,
             **shared,
         )
     print(result.table())
