@@ -46,7 +46,8 @@ def imresize(images: Tensor, scale: float, recipe: Recipe = "double") -> Tensor:
     if recipe == "uint8":
         resized = _to_uint8(_filter_rows(images.double(), rows))
         return _to_uint8(_filter_columns(resized.double(), columns))
-    unit = images.double() / 255
+    # By a tensor of the device: CUDA multiplies by the inverse of a number, which is not the same.
+    unit = images.double() / torch.tensor(255.0, dtype=torch.float64, device=images.device)
     return _to_uint8(_filter_columns(_filter_rows(unit, rows), columns) * 255)
 
 
