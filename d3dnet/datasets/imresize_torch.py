@@ -1,7 +1,7 @@
 """`imresize` and BD on batches of tensors, on any device, equal to the numpy ones to the last bit.
 
 Equal because products are added in the same order, in double precision, each rounded by itself
-(`imresize` says why that matters).
+(`imresize` says why that matters). On a CPU the numpy ones take about half the time.
 """
 
 import math

@@ -10,6 +10,7 @@ import pytest
 from d3dnet.datasets.frames import read_clip
 from d3dnet.datasets.imresize import blur_decimate, imresize
 from d3dnet.datasets.test_sets import SPMC_11, canonical_name, find_clips, make_lr
+from tests.video.clips import ffmpeg
 
 
 def noise(frames: int, height: int = 16, width: int = 24, seed: int = 0) -> np.ndarray:
@@ -60,6 +61,17 @@ def test_lossless_videos_are_clips_with_or_without_the_sets_folder(tmp_path, ins
     (tmp_path / "Vid4" / "README.md").write_text("not a clip")
     root = tmp_path / "Vid4" if inside else tmp_path
     assert_clips(find_clips("Vid4", root), HR_ONLY)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "webm", "ts", "nut"])
+def test_a_folder_of_video_files_of_any_kind_is_a_test_set(tmp_path, suffix):
+    (tmp_path / "mine").mkdir()
+    for name in ("a", "b"):
+        path = tmp_path / "mine" / f"{name}.{suffix}"
+        ffmpeg("-f", "lavfi", "-i", "testsrc=size=32x16:rate=25:duration=0.12,format=yuv420p", path)
+    found = find_clips("mine", tmp_path)
+    assert [clip.name for clip in found] == ["a", "b"]
+    assert all(clip.read_hr().shape == (3, 16, 32, 3) for clip in found)
 
 
 def test_hr_beside_lr_x4_in_each_clip(tmp_path):
