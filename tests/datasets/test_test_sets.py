@@ -68,10 +68,10 @@ def test_a_folder_of_video_files_of_any_kind_is_a_test_set(tmp_path, suffix):
     (tmp_path / "mine").mkdir()
     for name in ("a", "b"):
         path = tmp_path / "mine" / f"{name}.{suffix}"
-        ffmpeg("-f", "lavfi", "-i", "testsrc=size=32x16:rate=25:duration=0.12,format=yuv420p", path)
+        ffmpeg("-f", "lavfi", "-i", "testsrc=size=64x48:rate=25:duration=0.2,format=yuv420p", path)
     found = find_clips("mine", tmp_path)
     assert [clip.name for clip in found] == ["a", "b"]
-    assert all(clip.read_hr().shape == (3, 16, 32, 3) for clip in found)
+    assert all(clip.read_hr().shape == (5, 48, 64, 3) for clip in found)
 
 
 def test_hr_beside_lr_x4_in_each_clip(tmp_path):
