@@ -21,9 +21,17 @@ class Bicubic(nn.Module):
     scale = SCALE
     window = 7
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.metadata: dict[str, str] = {}
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, 1, T, h, w) windows of luma in [0, 1] to the (B, 1, 4h, 4w) of their middle frame."""
         return torch.stack([_enlarge(window[:, x.shape[2] // 2]) for window in x])
+
+    def forward_sequence(self, x: Tensor) -> Tensor:
+        """(B, 1, T, h, w) clips of luma to (B, 1, T, 4h, 4w)."""
+        return torch.stack([torch.stack(list(map(_enlarge, c.unbind(1))), 1) for c in x])
 
     def stream(self, frames: Iterable[Tensor], chunk: int = 8) -> Iterator[Tensor]:
         """(1, h, w) luma frames to as many (1, 4h, 4w), one by one."""

@@ -19,6 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from d3dnet import bicubic
+from d3dnet.bicubic import Bicubic
 from d3dnet.model import D3Dnet
 
 BUNDLED = Path(__file__).parent / "weights"
@@ -38,12 +40,14 @@ def load_model(
     name_or_path: str | os.PathLike[str] = "d3dnet",
     device: str | torch.device = "auto",
     precision: str = "auto",
-) -> D3Dnet:
+) -> D3Dnet | Bicubic:
     """Load a network, ready to super-resolve.
 
     Args:
-        name_or_path: a bundled name (see `bundled_models`), a ``.safetensors`` file written by
-            `save_weights`, or a published ``.pth.tar`` (``{"state_dict": ...}``).
+        name_or_path: a bundled name (see `bundled_models`), "bicubic" (the baseline with a
+            network's interface, on the CPU whatever the device and precision), a
+            ``.safetensors`` file written by `save_weights`, or a published ``.pth.tar``
+            (``{"state_dict": ...}``).
         device: ``"auto"`` (a GPU where there is one) or what `torch.device` accepts.
         precision: ``"auto"``, ``"float32"``, ``"bfloat16"`` or ``"float16"``; auto is bfloat16
             where the device multiplies it natively, otherwise float32.
@@ -56,6 +60,9 @@ def load_model(
         CheckpointError: when the file is missing, damaged or not a D3Dnet.
         ValueError: for an unknown device or precision.
     """
+    if name_or_path == bicubic.NAME:
+        resolve_precision(precision, resolve_device(device))  # wrong words are refused all the same
+        return Bicubic()
     path = _find(name_or_path)
     tensors, metadata = _read_safetensors(path) if _is_safetensors(path) else _read_pickle(path)
     model = _build(tensors, path)
@@ -152,7 +159,7 @@ def _find(name_or_path: str | os.PathLike[str]) -> Path:
     found = "a folder" if path.is_dir() else "nothing"
     raise CheckpointError(
         f"model {str(name_or_path)!r}: found {found} there; accepted are a bundled name "
-        f"({', '.join(bundled_models())}), a .safetensors or a .pth.tar file"
+        f"({', '.join(bundled_models())}), bicubic, a .safetensors or a .pth.tar file"
     )
 
 

@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from d3dnet import bicubic
 from d3dnet.checkpoints import load_model
 from d3dnet.video import colour
 from d3dnet.video.audit import Audit, audit
@@ -308,8 +307,6 @@ def _network(
 ) -> nn.Module:
     if isinstance(model, nn.Module):
         return model
-    if model == bicubic.NAME:
-        return bicubic.Bicubic()
     return load_model(model, device=device, precision=precision)
 
 

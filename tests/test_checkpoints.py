@@ -176,6 +176,17 @@ def test_saving_leaves_nothing_but_the_file(weights):
     assert list(weights.parent.iterdir()) == [weights]
 
 
+def test_bicubic_loads_as_a_network_does_and_agrees_with_itself_in_every_mode():
+    model = load_model("bicubic", device="cpu", precision="float32")
+    clip = torch.rand(2, 1, 7, 8, 9)
+    sequence = model.forward_sequence(clip)
+    assert sequence.shape == (2, 1, 7, 32, 36)
+    torch.testing.assert_close(model(clip), sequence[:, :, 3])
+    torch.testing.assert_close(list(model.stream(clip[0].unbind(1)))[6], sequence[0, :, 6])
+    with pytest.raises(ValueError, match="abacus"):
+        load_model("bicubic", device="abacus")
+
+
 def test_every_bundled_model_loads_with_its_provenance():
     assert "d3dnet" in bundled_models()
     for name in bundled_models():

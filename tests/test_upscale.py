@@ -22,7 +22,6 @@ from d3dnet.upscale import run_network, upscale_frames, upscale_video
 from d3dnet.video import InputError, OutputError
 from d3dnet.video.colour import from_network, to_network
 from d3dnet.video.decode import VideoSource
-from d3dnet.video.picture import ColourTags
 from tests.video.clips import (
     PROGRAM_IDS,
     PROGRAMS,
@@ -331,51 +330,6 @@ def test_joined_clips_give_the_frames_of_each_upscaled_alone(tmp_path, mode, cut
         for a, b in zip(ours, theirs, strict=True)
     )
     assert same == (cuts != "off")
-
-
-MATRICES = {
-    "bt601": ("smpte170m", ColourTags(matrix=6, primaries=6, transfer=6)),
-    "bt709": ("bt709", ColourTags(matrix=1, primaries=1, transfer=1)),
-    "bt2020": ("bt2020nc", ColourTags(matrix=9, primaries=9, transfer=14)),
-}
-
-
-@pytest.mark.parametrize("depth", [8, 10])
-@pytest.mark.parametrize("full", [False, True], ids=["limited", "full"])
-@pytest.mark.parametrize("standard", MATRICES)
-def test_colour_bars_stay_within_one_code_value_where_they_are_flat(
-    tmp_path, standard, full, depth
-):
-    matrix, tags = MATRICES[standard]
-    source = tmp_path / "bars.mkv"
-    kind = "yuv420p" if depth == 8 else "yuv420p10le"
-    scale = f"scale=out_color_matrix={matrix.replace('nc', '')}:out_range={'pc' if full else 'tv'}"
-    params = f"color_primaries={tags.primaries}:color_trc={tags.transfer}:colorspace={tags.matrix}"
-    ffmpeg(
-        *(
-            "-f",
-            "lavfi",
-            "-i",
-            f"smptebars=s=112x24,format=gbrp,{scale},format={kind},setparams={params}",
-        ),
-        *("-frames:v", 2, "-c:v", "libx264", "-qp", 0, source),
-    )
-    output = upscale_video(source, tmp_path / "out.mp4", model="bicubic")
-    layout, stored, before = read(source)
-    made, written, after = read(output)
-    assert (made.depth, made.full_range) == (layout.depth, layout.full_range) == (depth, full)
-    assert written == stored
-    assert (written.matrix, written.primaries) == (tags.matrix, tags.primaries)
-    colours = set()
-    for bar in range(7):
-        for plane, (small, large) in enumerate(zip(before[0], after[0], strict=True)):
-            step = small.shape[1] // 7
-            known = small[4 if plane == 0 else 2, bar * step + step // 2]
-            column = 4 * (bar * step + step // 2)
-            flat = large[8:20, column - 6 : column + 6]
-            assert np.abs(flat.astype(int) - known).max() <= 1
-            colours.add((plane, int(known)))
-    assert len(colours) > 12  # they are bars
 
 
 def test_bicubic_is_keys_cubic_about_the_edges_of_the_picture():

@@ -29,7 +29,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "output",
         metavar="OUTPUT",
         help="the result, such as big.mp4, big.mkv or images/%%06d.png; or a folder, for "
-        "results named as their sources",
+        "results named as their sources, and for images of images",
     )
     add_network_options(parser)
     parser.add_argument(
@@ -101,7 +101,7 @@ def _run(options: argparse.Namespace) -> int:
     code = 0
     for name in names:
         try:
-            _upscale_one(options, name, output / f"{name.stem}{_result_suffix(name)}")
+            _upscale_one(options, name, output / _result_name(name, alone=len(names) == 1))
         except Exception as error:
             if len(names) == 1 or os.environ.get("D3DNET_TRACEBACK"):
                 raise
@@ -110,9 +110,17 @@ def _run(options: argparse.Namespace) -> int:
     return code
 
 
-def _result_suffix(name: Path) -> str:
-    """The container of a result: that of its source where it can hold what the encoders make."""
-    return name.suffix if name.suffix.lower() in (".mp4", ".m4v", ".mov", ".mkv", ".ts") else ".mkv"
+def _result_name(name: Path, alone: bool) -> str:
+    """The name of a result in a folder: images of images, else a container.
+
+    That of its source, where it can hold what the encoders make.
+    """
+    from d3dnet.video.images import DEFAULT_NAME, SUFFIXES
+
+    if name.is_dir() or name.suffix.lower() in SUFFIXES:
+        return DEFAULT_NAME if alone else f"{name.stem.replace('%', '')}-{DEFAULT_NAME}"
+    kept = name.suffix.lower() in (".mp4", ".m4v", ".mov", ".mkv", ".ts")
+    return name.stem + (name.suffix if kept else ".mkv")
 
 
 def _upscale_one(options: argparse.Namespace, source: str | Path, output: Path) -> int:

@@ -16,7 +16,7 @@ from d3dnet.video.decode import VideoSource
 from d3dnet.video.errors import OutputError
 from d3dnet.video.ffmpeg import Program, has_option, pixel_formats
 from d3dnet.video.hdr import NO_MASTERING, Mastering
-from d3dnet.video.images import is_pattern, written_images
+from d3dnet.video.images import image_files, is_pattern, written_images
 from d3dnet.video.picture import RANGE_FULL, RANGE_LIMITED, ColourTags, layout_of
 from d3dnet.video.streams import MATROSKA
 
@@ -290,6 +290,8 @@ def check_output_path(path: str | os.PathLike[str], source: Path, *, overwrite: 
     if path.is_dir():
         raise OutputError(f"{given}: a folder; name a file, such as {given}/video.mp4")
     images = written_images(path) if is_pattern(path) else []
+    if set(images) & set(image_files(source) or []):
+        raise OutputError(f"{given}: the images of the input; choose another name or folder")
     if images and not overwrite:
         raise OutputError(
             f"{given}: {images[0].name} exists already; choose another name or use --overwrite"

@@ -1,9 +1,14 @@
+import os
+import struct
+
 import av
 import numpy as np
 import pytest
 
+from d3dnet.cli import main
 from d3dnet.upscale import upscale_video
 from d3dnet.video import InputError, OutputError
+from d3dnet.video.decode import VideoSource
 from d3dnet.video.images import image_files, is_pattern
 from tests.video.clips import PROGRAM_IDS, PROGRAMS, ffmpeg, make_clip, video_times
 
@@ -94,3 +99,39 @@ def test_numbers_in_names_are_numbers(tmp_path):
     for name in ("a10.png", "a9.png", "a1.png"):
         (tmp_path / name).touch()
     assert [file.name for file in image_files(tmp_path)] == ["a1.png", "a9.png", "a10.png"]
+
+
+def exif_jpeg(path, orientation):
+    """A JPEG file that says in its EXIF data how it is to be turned."""
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=32x24,boxblur=1", "-frames:v", 1, "-q:v", 1, path)
+    entry = struct.pack("<HHIHH", 0x0112, 3, 1, orientation, 0)
+    tiff = b"II*\0" + struct.pack("<IH", 8, 1) + entry + struct.pack("<I", 0)
+    exif = b"Exif\0\0" + tiff
+    data = path.read_bytes()
+    segment = b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
+    path.write_bytes(data[:2] + segment + data[2:])
+
+
+def test_a_photo_is_turned_as_its_exif_data_says(tmp_path):
+    exif_jpeg(tmp_path / "plain.jpg", 1)
+    exif_jpeg(tmp_path / "turned.jpg", 6)
+    with VideoSource(tmp_path / "plain.jpg") as one, VideoSource(tmp_path / "turned.jpg") as two:
+        plain, turned = (next(source.frames()).planes[0] for source in (one, two))
+    np.testing.assert_array_equal(turned, np.rot90(plain, -1))  # clockwise
+
+
+def test_images_into_a_folder_are_images_and_never_replace_the_input(folder, tmp_path, capsys):
+    (tmp_path / "results").mkdir()
+    words = ["--model", "bicubic", "--scale", "2"]
+    assert main(["upscale", str(folder), str(tmp_path / "results"), *words]) == 0
+    names = [f"{n:06d}.png" for n in range(1, 13)]
+    assert sorted(os.listdir(tmp_path / "results")) == names
+    clip = make_clip(tmp_path / "in.mp4", frames=1)
+    assert main(["upscale", str(folder), str(clip), str(tmp_path / "results"), *words]) == 0
+    found = sorted(set(os.listdir(tmp_path / "results")) - set(names))
+    assert found == [*(f"50 of $it-{name}" for name in names), "in.mp4"]
+    before = (folder / "frame 1.png").read_bytes()
+    pattern = str(folder / "frame %d.png")
+    assert main(["upscale", str(folder), pattern, *words, "--overwrite"]) == 1
+    assert "the images of the input" in capsys.readouterr().err
+    assert (folder / "frame 1.png").read_bytes() == before
