@@ -26,11 +26,13 @@ from d3dnet.datasets.frames import (
     VIDEO_SUFFIXES,
     as_rgb,
     clip_name,
+    frame_paths,
     is_clip,
     read_clip,
 )
 from d3dnet.datasets.imresize import Degradation, degrade
 
+SEPTUPLET = 7  # frames of a clip of Vimeo-90k
 # Folder names, lower case, the usual first: ground truth, bicubic low resolution, and BD.
 HR_FOLDERS = ("hr", "gt", "truth", "sequences")
 LR_FOLDERS = ("lr_x4", "lr_x4_bi", "bix4", "input4")
@@ -98,7 +100,7 @@ def find_clips(
 
     Raises:
         FileNotFoundError: when there is no such folder, or no clip in it.
-        ValueError: when clips of a list (``sep_testlist.txt``) are missing.
+        ValueError: when clips of a list (``sep_testlist.txt``), or frames of them, are missing.
     """
     lr_folders = BD_FOLDERS if degradation == "bd" else LR_FOLDERS
     root = Path(root)
@@ -161,6 +163,14 @@ def _listed_clips(folder: Path, lr_folders: tuple[str, ...]) -> list[Clip]:
         raise ValueError(
             f"{hr}: {len(missing)} of the {len(names)} clips of {listing.name} are missing "
             f"({', '.join(missing[:3])} ...); copy them or remove them from the list"
+        )
+    # Without its first frame a septuplet's fourth would be taken for its third.
+    partial = [name for name in names if len(frame_paths(hr / name)) != SEPTUPLET]
+    if partial:
+        raise ValueError(
+            f"{hr}: {len(partial)} of the {len(names)} clips of {listing.name} do not have "
+            f"{SEPTUPLET} frames ({', '.join(partial[:3])} ...); copy them or remove them from the "
+            "list"
         )
     lr = role_folder(folder, lr_folders)
     return [Clip(name, hr / name, lr / name if lr else None) for name in names]

@@ -16,9 +16,8 @@ from d3dnet.datasets.clips import Clip, clip_from_rgb, store_luma
 from d3dnet.datasets.frames import as_rgb, read_image
 from d3dnet.datasets.imresize import SCALE, Degradation
 from d3dnet.datasets.luma_store import BadClipError, LumaStore
-from d3dnet.datasets.test_sets import BD_FOLDERS, HR_FOLDERS, LR_FOLDERS, role_folder
+from d3dnet.datasets.test_sets import BD_FOLDERS, HR_FOLDERS, LR_FOLDERS, SEPTUPLET, role_folder
 
-FRAMES = 7
 TRAIN_LIST = "sep_trainlist.txt"
 TEST_LIST = "sep_testlist.txt"
 
@@ -118,7 +117,7 @@ def open_septuplets(
 def _read_frames(folder: Path, name: str) -> np.ndarray:
     """The seven frames of a folder, (7, H, W, 3) uint8 RGB."""
     frames, bad = [], []
-    for number in range(1, FRAMES + 1):
+    for number in range(1, SEPTUPLET + 1):
         path = folder / f"im{number}.png"
         if not path.is_file():
             bad.append((path, "missing"))

@@ -169,6 +169,15 @@ def test_vimeo_names_the_septuplets_that_are_missing(tmp_path):
         find_clips("Vimeo-90k", tmp_path)
 
 
+def test_vimeo_names_the_septuplets_that_lack_frames(tmp_path):
+    for name in ("0001", "0002"):
+        write_frames(tmp_path / "sequences" / "00001" / name, noise(7))
+    (tmp_path / "sequences" / "00001" / "0002" / "im1.png").unlink()
+    (tmp_path / "sep_testlist.txt").write_text("00001/0001\n00001/0002\n")
+    with pytest.raises(ValueError, match=r"1 of the 2 clips .* do not have 7 frames \(00001/0002"):
+        find_clips("Vimeo-90k", tmp_path)
+
+
 def test_plain_folders_of_frames_are_clips(tmp_path):
     for name, frames in HR.items():
         write_frames(tmp_path / "mine" / name, frames)
