@@ -1,0 +1,8 @@
+"""Training: `config.py` (what is asked for), `samples.py` (what is drawn), `optimizers.py`,
+`state.py` (what is kept), `monitor.py` (what is shown), and `loop.py`, which reads top to bottom.
+"""
+
+from d3dnet.training.config import TrainingConfig, load_config, override
+from d3dnet.training.loop import Exploded, train
+
+__all__ = ["Exploded", "TrainingConfig", "load_config", "override", "train"]

@@ -1,0 +1,140 @@
+"""What learns: the network with its loss, optimisers, loss scale and moving average."""
+
+import copy
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from d3dnet.checkpoints import PRECISIONS
+from d3dnet.model import D3D, D3Dnet
+from d3dnet.training.config import TrainingConfig
+from d3dnet.training.optimizers import make_optimizers, set_learning_rates
+from d3dnet.training.processes import Processes
+from d3dnet.training.state import fill, load_initial
+
+CHARBONNIER = 1e-3  # difference at which that loss turns from squared to absolute
+SMALLEST_LOSS_SCALE = 2.0**-10
+
+
+class Objective(nn.Module):
+    """The network with its loss: what is compiled, and what processes share the gradient of."""
+
+    def __init__(self, model: D3Dnet, config: TrainingConfig) -> None:
+        super().__init__()
+        self.model, self.mode, self.loss = model, config.mode, config.loss
+
+    def forward(self, lr: Tensor, hr: Tensor) -> tuple[Tensor, Tensor]:
+        """lr (B, 1, T, h, w), hr (B, 1, T, 4h, 4w) -> loss, mean squared error."""
+        if self.mode == "window":
+            sr, hr = self.model(lr), hr[:, :, hr.shape[2] // 2]
+        else:
+            sr = self.model.forward_sequence(lr)
+        squared_error = F.mse_loss(sr, hr)
+        if self.loss == "mse":
+            return squared_error, squared_error.detach()
+        return (sr - hr).square().add(CHARBONNIER**2).sqrt().mean(), squared_error.detach()
+
+
+def set_rigid(model: nn.Module, rigid: bool) -> None:
+    """Hold all offsets at zero, or release them."""
+    for layer in model.modules():
+        if isinstance(layer, D3D):
+            layer.rigid = rigid
+
+
+class Learner:
+    """The network and all that changes with it; `step` counts the steps taken."""
+
+    def __init__(self, config: TrainingConfig, processes: Processes) -> None:
+        self.config, self.device = config, processes.device
+        self.model = D3Dnet(
+            channels=config.channels,
+            resd3d_blocks=config.resd3d_blocks,
+            res_blocks=config.res_blocks,
+            window=config.frames if config.mode == "window" else 7,
+        ).to(self.device)
+        self.average = copy.deepcopy(self.model).requires_grad_(False)
+        self.optimizers = make_optimizers(self.model, config)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "float16")
+        self.step = 0
+        self.objective: nn.Module = Objective(self.model, config)
+        if processes.count > 1:
+            # While offsets rest, their convolutions have no gradient.
+            self.objective = DistributedDataParallel(
+                self.objective, find_unused_parameters=config.rigid_steps > 0
+            )
+        if config.compile:
+            self.objective = torch.compile(self.objective)
+
+    def differentiate(self, lr: Tensor, hr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of a batch (the mean over all processes), limited in norm.
+
+        Returns:
+            loss and mean squared error of this process's samples, and the norm before the limit.
+        """
+        config = self.config
+        for model in (self.model, self.average):
+            set_rigid(model, self.step < config.rigid_steps)
+        lr, hr = (side.to(self.device, non_blocking=True) for side in (lr, hr))
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+        lowered = config.precision != "float32"
+        with torch.autocast(self.device.type, PRECISIONS[config.precision], enabled=lowered):
+            loss, squared_error = self.objective(lr, hr)
+        self.scaler.scale(loss).backward()
+        for optimizer in self.optimizers:
+            self.scaler.unscale_(optimizer)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm or math.inf)
+        return loss.detach(), squared_error, norm
+
+    def is_finite(self, loss: float, norm: float) -> bool:
+        """Whether a step may be taken; gradients of float16 overflow now and then."""
+        if self.scaler.is_enabled():
+            return math.isfinite(loss) and self.scaler.get_scale() >= SMALLEST_LOSS_SCALE
+        return math.isfinite(loss) and math.isfinite(norm)
+
+    def update(self) -> float:
+        """Take the step that the gradients ask for, and return Adam's learning rate."""
+        rate = set_learning_rates(self.optimizers, self.step, self.config)
+        for optimizer in self.optimizers:
+            self.scaler.step(optimizer)
+        self.scaler.update()
+        self.step += 1
+        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            pairs = zip(self.average.parameters(), self.model.parameters(), strict=True)
+            for average, parameter in pairs:
+                average.lerp_(parameter, 1 - decay)
+        return rate
+
+    def state(self) -> dict[str, Any]:
+        """All of it; see `d3dnet.training.state`."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": [optimizer.state_dict() for optimizer in self.optimizers],
+            "average": self.average.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "step": self.step,
+        }
+
+    def start_from(self, name_or_path: str) -> None:
+        """Take weights to begin with, see `TrainingConfig.initial`."""
+        tensors = load_initial(name_or_path)
+        for model in (self.model, self.average):
+            fill(model, tensors, name_or_path)
+
+    def resume(self, state: dict[str, Any], origin: str) -> None:
+        """Go on from a state; learning rates and the like stay those of the settings."""
+        fill(self.model, state["model"], origin)
+        fill(self.average, state["average"], origin)
+        if len(state["optimizer"]) != len(self.optimizers):
+            raise ValueError(f"{origin}: made with another optimizer than {self.config.optimizer}")
+        for optimizer, saved in zip(self.optimizers, state["optimizer"], strict=True):
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
+        self.scaler.load_state_dict(state["scaler"])
+        self.step = state["step"]
