@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -106,7 +106,8 @@ def _train(config: TrainingConfig, processes: Processes, deadline: float) -> Pat
         saved_step = learner.step
 
     batches = load_batches(samples, config, learner.step, processes)
-    with _stop_signals() as asked_to_stop:
+    shown = closing(monitor) if monitor else nullcontext()
+    with shown, closing(batches), _stop_signals() as asked_to_stop:
         stop = False
         while learner.step < config.steps and not stop:
             lr, hr = next(batches)
@@ -135,8 +136,6 @@ def _train(config: TrainingConfig, processes: Processes, deadline: float) -> Pat
                     monitor.record(step, **measured)
             if names:
                 save(lr[:1], names)
-    if monitor:
-        monitor.close()
     return path
 
 

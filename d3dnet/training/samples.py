@@ -1,7 +1,7 @@
 """Samples for each step: which numbers a process draws, and the data sets behind them."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from torch import Tensor
@@ -11,6 +11,8 @@ from d3dnet.datasets.clips import Clip, load_clips, source_of
 from d3dnet.datasets.patches import ClipPatches
 from d3dnet.training.config import TrainingConfig
 from d3dnet.training.processes import Processes
+
+SECONDS_TO_SAVE = 60  # that loader processes live on after SIGTERM
 
 
 def open_samples(config: TrainingConfig, processes: Processes) -> tuple[Dataset, list[Clip]]:
@@ -68,7 +70,7 @@ class StepBatches:
 
 def load_batches(
     samples: Dataset, config: TrainingConfig, first_step: int, processes: Processes
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Generator[tuple[Tensor, Tensor], None, None]:
     """The batches (lr, hr) of one process, from ``first_step`` on, on the CPU."""
     loader = DataLoader(
         samples,
@@ -76,13 +78,12 @@ def load_batches(
         num_workers=config.workers,
         prefetch_factor=4 if config.workers else None,
         pin_memory=processes.device.type == "cuda",
-        worker_init_fn=_leave_signals_to_the_training,
+        worker_init_fn=_outlive_signals,
     )
-    return iter(loader)
+    yield from loader
 
 
-def _leave_signals_to_the_training(worker: int) -> None:
-    # A signal to the whole process group must not take the workers away before the state is saved;
-    # they end with the training process.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _outlive_signals(worker: int) -> None:
+    # A signal to the whole process group must not take the workers away before the state is saved.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: signal.alarm(SECONDS_TO_SAVE))

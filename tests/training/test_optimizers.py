@@ -1,0 +1,73 @@
+"""Muon's steps, and who gets which learning rate."""
+
+import math
+
+import pytest
+import torch
+
+from d3dnet.model import D3Dnet
+from d3dnet.training import TrainingConfig
+from d3dnet.training.optimizers import Muon, make_optimizers, set_learning_rates
+
+
+@pytest.mark.parametrize("shape", [(16, 16, 3, 3, 3), (16, 112, 1, 1), (256, 16, 1, 1)])
+def test_muons_step_has_singular_values_near_one_times_its_scale(shape):
+    torch.manual_seed(0)
+    weight = torch.nn.Parameter(torch.zeros(shape))
+    matrix = torch.randn(shape).flatten(1)
+    weight.grad = (matrix / (1 + 9 * torch.arange(len(matrix))[:, None] / len(matrix))).view(shape)
+    Muon([weight], lr=1e-2).step()
+    scale = 1e-2 * 0.2 * math.sqrt(max(shape[0], math.prod(shape[1:])))
+    values = torch.linalg.svdvals(weight.detach().flatten(1)) / scale
+    assert 0.6 < values.min() and values.max() < 1.3
+    # It goes downhill, and along the gradient's own directions.
+    u, _, v = torch.linalg.svd(weight.grad.flatten(1), full_matrices=False)
+    along = -torch.einsum("ij,ik,jk->k", weight.detach().flatten(1), u, v.T) / scale
+    assert along.min() > 0.6
+
+
+def test_muons_momentum_is_nesterovs():
+    # Of diagonal gradients an orthogonalised step keeps the signs. With a momentum of 0.5 the
+    # gradient -8, 0, 1 leaves a momentum of -0.5, but one further step ahead is 0.25; -16, 0, 1
+    # leaves -0.25 ahead, against the last gradient.
+    gradients = torch.tensor([[-8.0, -16.0, 16.0], [0, 0, 0], [1, 1, -1]])
+    weight = torch.nn.Parameter(torch.zeros(3, 3))
+    optimizer = Muon([weight], lr=1.0, momentum=0.5)
+    for gradient in gradients:
+        weight.grad = gradient.diag()
+        before = weight.detach().clone()
+        optimizer.step()
+    update = (before - weight.detach()).diag() / (0.2 * math.sqrt(3))
+    torch.testing.assert_close(update, torch.tensor([1.0, -1.0, 1.0]), rtol=0, atol=0.4)
+    assert torch.equal(weight.grad, gradients[2].diag())  # the gradient is left alone
+
+
+def test_muon_takes_the_inner_convolutions_and_adam_all_else():
+    model = D3Dnet(channels=8, resd3d_blocks=1, res_blocks=1)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    adam, muon = (
+        [sorted(names[id(p)] for p in group["params"]) for group in optimizer.param_groups]
+        for optimizer in make_optimizers(model, TrainingConfig(optimizer="muon"))
+    )
+    weights = {f"residual_layer.0.dcn{i}.weight" for i in (0, 1)}
+    weights |= {f"reconstruct.0.dcn{i}.weight" for i in (0, 1)} | {"TA.weight", "upscale.0.weight"}
+    offsets = {f"residual_layer.0.dcn{i}.conv_offset.weight" for i in (0, 1)}
+    assert [set(group) for group in muon] == [weights, offsets]
+    assert {"input.0.weight", "upscale.2.weight", "upscale.3.weight"} < set(adam[0])
+    assert sorted(sum(adam + muon, [])) == sorted(names.values())
+    assert len(make_optimizers(model, TrainingConfig())) == 1
+
+
+def test_offsets_and_muon_have_learning_rates_of_their_own():
+    config = TrainingConfig(
+        optimizer="muon",
+        learning_rate=4e-4,
+        muon_learning_rate=2e-3,
+        offset_learning_rate_factor=0.25,
+        schedule="step",
+        halve_every=10,
+    )
+    optimizers = make_optimizers(D3Dnet(channels=4), config)
+    assert set_learning_rates(optimizers, 25, config) == 1e-4
+    rates = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
+    assert rates == pytest.approx([1e-4, 2.5e-5, 5e-4, 1.25e-4])
