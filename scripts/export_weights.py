@@ -1,6 +1,6 @@
 """Turn a training's state into a weights file.
 
-    python scripts/export_weights.py RUN/state.pt d3dnet/weights/d3dnet.safetensors \\
+    python scripts/export_weights.py RUN/best.pt d3dnet/weights/d3dnet.safetensors \\
         --training-data "..." --results results.json
 
 Stores the moving average of the weights in half precision, with its provenance: training data,

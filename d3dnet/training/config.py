@@ -8,9 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from d3dnet.datasets.imresize import DEGRADATIONS
+
 CONFIGS = Path(__file__).parent.parent / "configs"
 
 _CHOICES = {
+    "data": ("clips", "vimeo90k"),
+    "degradation": DEGRADATIONS,
     "mode": ("window", "sequence"),
     "loss": ("mse", "charbonnier"),
     "optimizer": ("adam", "muon"),
@@ -19,7 +23,7 @@ _CHOICES = {
 }
 _AT_LEAST_ONE = (
     *("channels", "resd3d_blocks", "res_blocks", "steps", "batch", "frames", "patch"),
-    *("candidates", "halve_every", "log_every", "validate_every", "save_every"),
+    *("still_frames", "candidates", "halve_every", "log_every", "validate_every", "save_every"),
 )
 
 
@@ -29,9 +33,16 @@ class TrainingConfig:
 
     Attributes:
         run: folder of this training: its state, log and pictures.
-        data: kind of the training set, see `d3dnet.training.samples.DATA`.
+        data: kind of the training set: "clips" (videos, folders of frames, stills; see
+            `d3dnet.datasets.clips`) or "vimeo90k" (packed or as downloaded).
         root: folder of the training set.
-        held_out: sources (clip names without their number) used for validation only.
+        validation_root: folder of further held-out clips; of a packed Vimeo-90k, that of its test
+            list, packed or as downloaded.
+        validation_clips: at most so many held-out clips are used, evenly spread; 0 for none.
+        held_out: sources (clip names without their number) below ``root`` that are for validation
+            only; of "clips".
+        still_frames: length of clips made of stills.
+        degradation: what makes the low-resolution side, see `d3dnet.datasets.imresize.degrade`.
         workers: loader processes of each training process; 0 draws in the training process.
         channels, resd3d_blocks, res_blocks: the size of the network.
         initial: weights to start from: a bundled name, a weights file, or a training's ``.pt``
@@ -66,7 +77,11 @@ class TrainingConfig:
     run: str = ""
     data: str = "clips"
     root: str = ""
+    validation_root: str = ""
+    validation_clips: int = 32
     held_out: tuple[str, ...] = ()
+    still_frames: int = 9
+    degradation: str = "double"
     workers: int = 0
     channels: int = 64
     resd3d_blocks: int = 5

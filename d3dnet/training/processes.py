@@ -34,7 +34,7 @@ class Processes:
 
     @contextmanager
     def first_on_its_machine_first(self) -> Iterator[None]:
-        """What one process caches on disk, the others on its machine find there."""
+        """What one process caches on disk, the others of its machine find there."""
         waits = self.count > 1 and int(os.environ.get("LOCAL_RANK", self.rank)) > 0
         if waits:
             dist.barrier()

@@ -1,14 +1,17 @@
 """Samples for each step: which numbers a process draws, and the data sets behind them."""
 
 import signal
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from d3dnet.datasets.clips import Clip, load_clips, source_of
-from d3dnet.datasets.patches import ClipPatches
+from d3dnet.datasets.luma_store import LumaStore
+from d3dnet.datasets.patches import ClipPatches, EpochPatches
+from d3dnet.datasets.vimeo90k import TEST_LIST, TRAIN_LIST, open_septuplets
 from d3dnet.training.config import TrainingConfig
 from d3dnet.training.processes import Processes
 
@@ -16,32 +19,63 @@ SECONDS_TO_SAVE = 60  # that loader processes live on after SIGTERM
 
 
 def open_samples(config: TrainingConfig, processes: Processes) -> tuple[Dataset, list[Clip]]:
-    """The training set, and the held-out clips (one of each source).
+    """The training set, and the held-out clips.
 
     The training set maps a sample's number (0, 1, ... without end) to lr (1, T, h, w) and
     hr (1, T, 4h, 4w), float32 luma in [0, 1].
 
     Raises:
+        FileNotFoundError: when a folder is not there.
         ValueError: when there are no clips, or none but held-out ones.
     """
     with processes.first_on_its_machine_first():
-        clips = load_clips(Path(config.root), cache=Path(config.run).parent / "clips")
-    held_out = [clip for clip in clips if source_of(clip.name) in config.held_out]
-    validation = list({source_of(clip.name): clip for clip in held_out}.values())
+        opened = _open_vimeo90k(config) if config.data == "vimeo90k" else _open_clips(config)
+    patches, clips, held_out = opened
+    size = (config.frames, config.patch)
+    samples = patches(clips, *size, config.seed, config.candidates)
+    # Evenly spread over what is there.
+    count = min(config.validation_clips, len(held_out))
+    return samples, [held_out[i * len(held_out) // count] for i in range(count)]
+
+
+def _open_vimeo90k(config: TrainingConfig) -> tuple[type[Dataset], Sequence[Clip], Sequence[Clip]]:
+    """Septuplets, packed or as downloaded; those of the test list are for validation."""
+    clips = open_septuplets(config.root, TRAIN_LIST, config.degradation)
+    if not config.validation_clips:
+        return EpochPatches, clips, []
+    if LumaStore.is_at(config.root) and not config.validation_root:
+        raise ValueError(
+            "validation_root: not set; beside a packed training list, name the folder of Vimeo-90k "
+            f"or a packed {TEST_LIST}, or set validation_clips=0"
+        )
+    root = config.validation_root or config.root
+    return EpochPatches, clips, open_septuplets(root, TEST_LIST, config.degradation)
+
+
+def _open_clips(config: TrainingConfig) -> tuple[type[Dataset], Sequence[Clip], Sequence[Clip]]:
+    """Videos, folders of frames and stills; `held_out` sources and `validation_root` are apart."""
+
+    def load(root: str) -> list[Clip]:
+        cache = Path(config.run).parent / "clips"
+        return load_clips(Path(root), cache, config.still_frames, config.degradation)
+
+    clips, least = load(config.root), (config.frames, config.patch, config.patch)
     training = [
         clip
         for clip in clips
         if source_of(clip.name) not in config.held_out
-        and clip.lr.shape[0] >= config.frames
-        and min(clip.lr.shape[1:]) >= config.patch
+        and all(have >= wanted for have, wanted in zip(clip.lr.shape, least, strict=True))
     ]
     if not training:
         raise ValueError(
             f"{config.root}: no training clips of {config.frames} frames and {config.patch} "
             f"low-resolution pixels besides those held out ({', '.join(config.held_out) or 'none'})"
         )
-    size = (config.frames, config.patch)
-    return ClipPatches(training, *size, config.seed, config.candidates), validation
+    held_out = [clip for clip in clips if source_of(clip.name) in config.held_out]
+    if config.validation_root:
+        held_out += load(config.validation_root)
+    one_of_each = {source_of(clip.name): clip for clip in held_out}
+    return ClipPatches, training, list(one_of_each.values())
 
 
 class StepBatches:
@@ -79,6 +113,7 @@ def load_batches(
         prefetch_factor=4 if config.workers else None,
         pin_memory=processes.device.type == "cuda",
         worker_init_fn=_outlive_signals,
+        generator=torch.Generator(),  # each start draws a number: not from the training's own
     )
     yield from loader
 

@@ -1,5 +1,6 @@
 """Muon's steps, and who gets which learning rate."""
 
+import itertools
 import math
 
 import pytest
@@ -54,7 +55,7 @@ def test_muon_takes_the_inner_convolutions_and_adam_all_else():
     offsets = {f"residual_layer.0.dcn{i}.conv_offset.weight" for i in (0, 1)}
     assert [set(group) for group in muon] == [weights, offsets]
     assert {"input.0.weight", "upscale.2.weight", "upscale.3.weight"} < set(adam[0])
-    assert sorted(sum(adam + muon, [])) == sorted(names.values())
+    assert sorted(itertools.chain(*adam, *muon)) == sorted(names.values())
     assert len(make_optimizers(model, TrainingConfig())) == 1
 
 
