@@ -9,7 +9,7 @@ Parameter names and shapes are those of the published code, so that its checkpoi
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +41,7 @@ class D3D(nn.Module):
         self.bias = nn.Parameter(torch.empty(channels))
         self.conv_offset = nn.Conv3d(channels, 2 * 27, 3, padding=1)
         self.rigid = False  # True: offsets are held at zero, which makes D3D a plain convolution
+        self.on_offset: Callable[[Tensor], None] | None = None  # called with every offset tensor
 
     def forward(self, x: Tensor, pad_t: int = 1) -> Tensor:
         """(B, C, T, H, W) -> (B, C, T + 2 pad_t - 2, H, W); zero padding of 1 in space."""
@@ -49,6 +50,8 @@ class D3D(nn.Module):
             return F.conv3d(x, self.weight, self.bias, padding=padding)
         offset_conv = self.conv_offset
         offset = F.conv3d(x, offset_conv.weight, offset_conv.bias, padding=padding)
+        if self.on_offset is not None:
+            self.on_offset(offset)
         return deform_conv3d(x, offset, self.weight, self.bias, padding=padding, dims="HW")
 
 
@@ -136,6 +139,17 @@ class D3Dnet(nn.Module):
         """Frames on either side that one output frame depends on (14 at the defaults)."""
         return 1 + 2 * len(self.residual_layer) + self.window // 2
 
+    @property
+    def spatial_radius(self) -> int:
+        """Input pixels on every side that an output pixel depends on (24 at the defaults).
+
+        Without offsets: they add what they reach, rounded up, in each of the D3D layers.
+        """
+        # Two convolutions in each block; the last two, of one output pixel each, reach into one
+        # more input pixel, two if the scale is 1.
+        convolutions = 1 + 2 * len(self.residual_layer) + 2 * len(self.reconstruct)
+        return convolutions + math.ceil(2 / self.scale)
+
     def forward(self, x: Tensor) -> Tensor:
         """Super-resolve the centre frame of a window, as published.
 
@@ -186,9 +200,9 @@ class D3Dnet(nn.Module):
             One (1, scale h, scale w) float32 frame for each input frame, at most
             ``temporal_radius + chunk`` frames behind the input.
         """
-        from d3dnet.streaming import stream
+        from d3dnet.streaming import Stream, stream
 
-        return stream(self, frames, chunk)
+        return stream(Stream(self), frames, chunk)
 
     # The parts that the three forms share.
 
@@ -202,8 +216,20 @@ class D3Dnet(nn.Module):
 
     def bottleneck(self, features: Tensor, pad_t: int = 0) -> Tensor:
         """Join ``window`` frames: (B, C, T, h, w) -> (B, C, T + 2 pad_t - window + 1, h, w)."""
-        weight = self.TA.weight.unflatten(1, (self.window, self.channels)).transpose(1, 2)
-        return F.conv3d(features, weight[..., 0].unsqueeze(-1), self.TA.bias, padding=(pad_t, 0, 0))
+        if torch.is_grad_enabled():
+            weight = self.TA.weight.unflatten(1, (self.window, self.channels)).transpose(1, 2)
+            weight = weight[..., 0].unsqueeze(-1)
+            return F.conv3d(features, weight, self.TA.bias, padding=(pad_t, 0, 0))
+        # The convolution above takes 20 kB of memory a pixel for 8 frames; this, a tenth of it.
+        frames = features.permute(2, 0, 3, 4, 1)  # T x (B, h, w, C)
+        zeros = [torch.zeros_like(frames[0])] * pad_t
+        frames = [*zeros, *frames, *zeros]
+        weight = self.TA.weight[..., 0, 0]
+        joined = [
+            F.linear(torch.cat(frames[t : t + self.window], -1), weight, self.TA.bias)
+            for t in range(len(frames) - self.window + 1)
+        ]
+        return torch.stack(joined, 1).permute(0, 4, 1, 2, 3)
 
     def reconstruct_frames(self, features: Tensor, luma: Tensor) -> Tensor:
         """The 2-D part: features (B, C, h, w) and luma (B, 1, h, w) -> (B, 1, s h, s w)."""
