@@ -51,6 +51,7 @@ class Plan:
 
     Attributes:
         precision: arithmetic of the network, a key of `d3dnet.checkpoints.PRECISIONS`.
+        device: its kind, "cpu", "cuda" or "mps"; memory was planned for it.
         threads: of the CPU.
         chunk: frames computed together.
         tile: rows and columns of a tile in input pixels, without its halo; 0: the whole frame.
@@ -60,6 +61,7 @@ class Plan:
     """
 
     precision: str = "float32"
+    device: str = "cpu"
     threads: int = 1
     chunk: int = CHUNK
     tile: int = 0
@@ -187,6 +189,7 @@ def make_plan(
     weight = network.TA.weight
     fixed = Plan(
         precision=str(weight.dtype).removeprefix("torch."),
+        device=weight.device.type,
         threads=threads,
         reach=expected_reach(network),
     )

@@ -18,6 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from d3dnet.checkpoints import load_model
+from d3dnet.model import D3Dnet
+from d3dnet.plan import Plan
+from d3dnet.streaming import Windows, stream
+from d3dnet.tiling import run_tiled
 from d3dnet.video import colour
 from d3dnet.video.audit import Audit, audit
 from d3dnet.video.decode import Reading, VideoSource
@@ -41,6 +45,7 @@ from d3dnet.video.target import (
 MODES = ("sequence", "window")
 SCALE = colour.SCALE
 MIN_SIZE = 8  # rows and columns that the network needs
+WHOLE_FRAMES = Plan()
 
 
 def upscale_video(
@@ -254,10 +259,17 @@ def upscaled(
         yield Frame(colour.from_network(array, chroma, source, target.layout, size), pts)
 
 
-def run_network(network: nn.Module, luma: Iterable[Tensor], mode: str) -> Iterator[Tensor]:
+def run_network(
+    network: nn.Module,
+    luma: Iterable[Tensor],
+    mode: str,
+    plan: Plan = WHOLE_FRAMES,
+    on_plan: Callable[[Plan], None] | None = None,
+) -> Iterator[Tensor]:
     """(1, h, w) float32 luma frames in [0, 1] to as many (1, 4h, 4w), one by one, in order.
 
     Frames of less than 8 rows or columns are padded with the last one, and cut again.
+    `plan` and `on_plan`: of D3Dnet, see `d3dnet.tiling.run_tiled`.
     """
     size: list[int] = []
 
@@ -267,39 +279,18 @@ def run_network(network: nn.Module, luma: Iterable[Tensor], mode: str) -> Iterat
             rows, columns = (max(0, MIN_SIZE - length) for length in frame.shape[1:])
             yield F.pad(frame[None], (0, columns, 0, rows), mode="replicate")[0]
 
-    results = network.stream(padded()) if mode == "sequence" else _windows(network, padded())
+    if isinstance(network, D3Dnet):
+        results = run_tiled(network, padded(), plan, mode, on_plan)
+    elif mode == "sequence":
+        results = network.stream(padded())
+    else:
+        results = stream(Windows(network), padded(), chunk=1)
     while True:
         with torch.inference_mode():  # not around a yield, where it would leak to the caller
             result = next(results, None)
         if result is None:
             return
         yield result[:, : size[0], : size[1]]
-
-
-def _windows(network: nn.Module, luma: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Each frame from the window centred on it; the first and last frame are repeated beyond."""
-    radius = network.window // 2
-    device = next((p.device for p in network.parameters()), torch.device("cpu"))
-    window: deque[Tensor] = deque(maxlen=network.window)
-
-    def centre() -> Tensor:
-        return network(torch.stack(tuple(window), dim=1)[None])[0]
-
-    count = 0
-    for frame in luma:
-        frame = frame.to(device)
-        if not window:
-            window.extend([frame] * radius)
-        window.append(frame)
-        count += 1
-        if len(window) == network.window:
-            yield centre()
-    # The last frames, and all of a clip shorter than half a window.
-    for _ in range(min(count, radius)):
-        while len(window) < network.window - 1:
-            window.append(window[-1])
-        window.append(window[-1])
-        yield centre()
 
 
 def _network(

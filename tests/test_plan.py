@@ -97,7 +97,7 @@ def test_networks_that_are_not_d3dnet_need_no_plan():
 
 
 def test_a_plan_survives_a_journal():
-    made = Plan("bfloat16", threads=3, chunk=4, tile=96, reach=17, block=32)
+    made = Plan("bfloat16", "cuda", threads=3, chunk=4, tile=96, reach=17, block=32)
     assert Plan.from_dict(json.loads(json.dumps(made.to_dict()))) == made
 
 
