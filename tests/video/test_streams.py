@@ -1,6 +1,12 @@
-import pytest
+"""What is beside the picture comes through as it was."""
 
+import av
+import pytest
+from av.stream import Disposition
+
+from d3dnet.upscale import upscale_video
 from d3dnet.video.streams import subtitle_encoders
+from tests.video.clips import PROGRAM_IDS, PROGRAMS, ffmpeg, make_clip
 
 
 @pytest.mark.parametrize(
@@ -14,3 +20,111 @@ from d3dnet.video.streams import subtitle_encoders
 )
 def test_subtitles_are_copied_or_become_what_the_container_holds(suffix, expected):
     assert subtitle_encoders(["subrip", "mov_text", "hdmv_pgs_subtitle"], suffix) == expected
+
+
+FONT, WORDS = bytes(range(256)) * 9, "1\n00:00:00,100 --> 00:00:00,400\nHello\n\n"
+CHAPTERS = """;FFMETADATA1
+title=A title
+artist=Somebody
+[CHAPTER]
+TIMEBASE=1/1000
+START=0
+END=400
+title=One
+[CHAPTER]
+TIMEBASE=1/1000
+START=400
+END=1000
+title=Two
+"""
+
+
+@pytest.fixture(scope="module")
+def rich(tmp_path_factory):
+    """A file with everything in it, and its cover."""
+    folder = tmp_path_factory.mktemp("rich")
+    clip = make_clip(folder / "clip.mp4", "-pix_fmt", "yuv420p", frames=25, sound=True)
+    for name, content in [("font.ttf", FONT), ("text.srt", WORDS.encode())]:
+        (folder / name).write_bytes(content)
+    (folder / "chapters.txt").write_text(CHAPTERS)
+    cover = make_clip(folder / "cover.jpg", "-q:v", 2, size="20x16", frames=1)
+    source = folder / "in.mkv"
+    texts = folder / "text.srt"
+    ffmpeg(
+        *("-i", clip, "-i", texts, "-i", texts, "-i", folder / "chapters.txt"),
+        *("-map", "0:v", "-map", "0:a", "-map", "0:a", "-map", 1, "-map", 2, "-c", "copy"),
+        *("-map_metadata", 3, "-map_chapters", 3),
+        *("-metadata:s:v", "title=Main", "-metadata:s:v", "language=nld"),
+        *("-metadata:s:a:0", "language=deu", "-metadata:s:a:1", "language=fra"),
+        *("-metadata:s:a:1", "title=Commentary", "-metadata:s:s:0", "language=eng"),
+        *("-metadata:s:s:1", "language=ita", "-disposition:v", "default"),
+        *("-disposition:a:0", "0", "-disposition:a:1", "default+comment"),
+        *("-disposition:s:0", "forced", "-disposition:s:1", "hearing_impaired"),
+        *("-attach", folder / "font.ttf", "-metadata:s:t:0", "mimetype=font/ttf"),
+        *("-metadata:s:t:0", "filename=font.ttf"),
+        *("-attach", cover, "-metadata:s:t:1", "mimetype=image/jpeg"),
+        *("-metadata:s:t:1", "filename=cover.jpg", source),
+    )
+    return source, cover.read_bytes()
+
+
+def contents(path):
+    """All that is beside the picture of a file."""
+    with av.open(str(path)) as container:
+        streams = [s for s in container.streams if s.type in ("audio", "subtitle")]
+        covers = [s for s in container.streams.video if s.disposition & Disposition.attached_pic]
+        pictures = []
+        for stream in covers:
+            container.seek(0)
+            pictures += [bytes(packet) for packet in container.demux(stream) if packet.size][:1]
+        return {
+            "global": {k.lower(): v for k, v in container.metadata.items()},
+            "picture": container.streams.video[0].metadata,
+            "streams": [
+                (s.type, s.language, s.metadata.get("title"), s.disposition) for s in streams
+            ],
+            "chapters": [
+                (
+                    c["metadata"]["title"],
+                    float(c["start"] * c["time_base"]),
+                    float(c["end"] * c["time_base"]),
+                )
+                for c in container.chapters()
+            ],
+            "attachments": [
+                (s.name, s.mimetype, bytes(s.data)) for s in container.streams.attachments
+            ],
+            "covers": pictures,
+        }
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=PROGRAM_IDS)
+def test_matroska_keeps_everything_beside_the_picture_to_the_byte(tmp_path, program, rich):
+    source, cover = rich
+    output = upscale_video(source, tmp_path / "out.mkv", model="bicubic", ffmpeg=program.path)
+    before, after = contents(source), contents(output)
+    assert before["covers"] == after["covers"] == [cover]
+    assert [data for *_, data in before["attachments"]] == [FONT]
+    assert len(before["streams"]) == 4
+    for what in ("streams", "chapters", "attachments"):
+        assert after[what] == before[what], what
+    for tags in ("title", "artist"):
+        assert after["global"][tags] == before["global"][tags]
+    assert (after["picture"]["title"], after["picture"]["language"]) == ("Main", "nld")
+    assert [chapter[0] for chapter in after["chapters"]] == ["One", "Two"]
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=PROGRAM_IDS)
+@pytest.mark.filterwarnings("ignore:.*cannot hold 1 attachments")
+def test_mp4_keeps_languages_flags_chapters_and_the_cover(tmp_path, program, rich):
+    source, cover = rich
+    output = upscale_video(source, tmp_path / "out.mp4", model="bicubic", ffmpeg=program.path)
+    before, after = contents(source), contents(output)
+    assert after["covers"] == [cover]
+    assert after["chapters"] == before["chapters"]
+    languages = [[stream[:2] for stream in file["streams"]] for file in (after, before)]
+    assert languages[0] == languages[1]
+    assert after["global"]["title"] == "A title"
+    # MP4 has no mark of a comment; it has those of the default and of the hard of hearing.
+    marks = [[bool(s[3] & Disposition.default) for s in f["streams"][:2]] for f in (after, before)]
+    assert marks[0] == marks[1] == [False, True]
