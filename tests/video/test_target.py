@@ -124,6 +124,12 @@ def test_a_folder_that_may_not_be_written_is_refused(tmp_path):
         check_output_path(folder / "out.mp4", tmp_path / "in.mp4", overwrite=False)
 
 
+def test_a_folder_that_is_said_not_to_be_writable_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
+    with pytest.raises(OutputError, match=r"the folder .* is not writable"):
+        check_output_path(tmp_path / "out.mp4", tmp_path / "in.mp4", overwrite=False)
+
+
 def test_extensions_mean_containers():
     assert "matroska" in muxers_of(".mkv")
     assert "mp4" in muxers_of(".MP4")
