@@ -243,8 +243,11 @@ def _tags(before: VideoSource, after: VideoSource, target: Target, path: Path) -
         and target.layout.family == "yuv"
     )
     wanted, found = [], []
-    fits = after.layout.full_range == target.layout.full_range
+    made_rgb = after.layout.family == "rgb" and target.layout.family == "yuv"  # by the program
+    fits = made_rgb or after.layout.full_range == target.layout.full_range
     for item in fields(ColourTags):
+        if made_rgb and item.name in ("range", "matrix"):
+            continue
         one, two = getattr(target.colour, item.name), getattr(after.colour, item.name)
         unknown: tuple[object, ...] = (UNSPECIFIED,)
         if item.name == "range":

@@ -70,7 +70,9 @@ def encoder_command(
     url = f"file:{path}"
     if is_pattern(path):
         url = f"file:{escaped(path)}"
-        options |= {"f": "image2", "start_number": 1, "sws_flags": "accurate_rnd+full_chroma_int"}
+        options |= {"f": "image2", "start_number": 1}
+    if target.encoder_format not in (None, target.layout.pixel_format):
+        options["sws_flags"] = "accurate_rnd+full_chroma_int"
     for number, (index, encoder) in enumerate(kept.sound.items()):
         streams.append(rest[f"a:{index}"])
         options[f"c:a:{number}"] = encoder

@@ -21,7 +21,7 @@ from d3dnet.video.picture import RANGE_FULL, RANGE_LIMITED, ColourTags, layout_o
 from d3dnet.video.streams import MATROSKA
 
 DEFAULT_CODEC = "libx264"
-IMAGE_CODECS = ("png", "tiff", "bmp")
+RGB_CODECS = ("png", "tiff", "bmp", "qtrle")  # YCbCr is made RGB for these, by the program
 ALPHA_IN_MATROSKA_ONLY = ("libvpx", "libvpx-vp9")  # beside the picture, where there is room for it
 NO_ALPHA = ("libx265",)  # it takes alpha, but FFmpeg does not read it again
 BT601 = 6  # matrix tag of the YCbCr that RGB is made into: H.273's SMPTE 170M
@@ -219,9 +219,8 @@ def choose_layout(source: Layout, pixel_formats: Sequence[str], codec: str) -> t
         with contextlib.suppress(ValueError):
             candidates.append((layout_of(planar, full_range=full_range), name))
     useless = {"grey": ("rgb",), "yuv": ("rgb", "grey"), "rgb": ("grey",)}[source.family]
-    if source.family == "yuv" and codec in IMAGE_CODECS:
-        # Images hold RGB; the program converts, by the tags.
-        kinds = ("rgba64", "rgba", "bgra") if source.alpha else ("rgb48", "rgb24", "bgr24")
+    if source.family == "yuv" and codec in RGB_CODECS:
+        kinds = ("rgba64", "rgba", "bgra", "argb") if source.alpha else ("rgb48", "rgb24", "bgr24")
         kinds = kinds if source.depth > 8 else kinds[1:]
         return source, next(
             name

@@ -55,6 +55,8 @@ KEPT = [
     ("rgba", PNG, "in.mkv", "out.mkv", "ffv1", "bgra"),
     ("rgba", PNG, "in.mov", "out.mov", "qtrle", "argb"),
     ("rgba", PNG, "in.mov", "out.mkv", "png", "rgba"),
+    ("yuva420p", FFV1, "in.mkv", "out.mkv", "png", "rgba"),
+    ("yuva420p", FFV1, "in.mkv", "out.mov", "qtrle", "argb"),
     ("rgba", PNG, "in.mov", "out.mov", "prores_ks", "yuva444p"),
     ("ya8", PNG, "in.mkv", "out.mkv", "ffv1", "ya8"),
     ("ya16be", PNG, "in.mkv", "out-%d.png", "png", "rgba64be"),

@@ -135,3 +135,22 @@ def test_images_into_a_folder_are_images_and_never_replace_the_input(folder, tmp
     assert main(["upscale", str(folder), pattern, *words, "--overwrite"]) == 1
     assert "the images of the input" in capsys.readouterr().err
     assert (folder / "frame 1.png").read_bytes() == before
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=PROGRAM_IDS)
+@pytest.mark.parametrize("name", ["out-%d.png", "out.mov"])
+@pytest.mark.parametrize(("matrix", "tag"), [("bt601", "smpte170m"), ("bt709", "bt709")])
+def test_rgb_is_made_by_the_matrix_that_the_video_is_tagged_with(
+    tmp_path, program, name, matrix, tag
+):
+    colour = f"color=0xE02040:s=16x16,format=gbrp,scale=out_color_matrix={matrix}:out_range=tv"
+    source = tmp_path / "in.mkv"
+    ffmpeg(
+        *("-f", "lavfi", "-i", f"{colour},format=yuv444p,setparams=colorspace={tag}:range=tv"),
+        *("-frames:v", 1, "-c:v", "ffv1", source),
+    )
+    output = upscale_video(
+        source, tmp_path / name, model="bicubic", codec="png", ffmpeg=program.path
+    )
+    found = rgb(str(output).replace("%d", "1"))
+    assert np.abs(found - [0xE0, 0x20, 0x40]).max() <= 2
