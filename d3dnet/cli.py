@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Sequence
 
 import d3dnet
-from d3dnet.commands import evaluate, train, upscale
+from d3dnet.commands import doctor, evaluate, info, offsets, preview, train, upscale
 from d3dnet.commands.common import complain, one_line
 
 
@@ -41,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="d3dnet", description=d3dnet.__doc__)
     parser.add_argument("--version", action="version", version=f"d3dnet {d3dnet.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (upscale, evaluate, train):
+    for command in (upscale, info, preview, evaluate, train, offsets, doctor):
         command.add(commands)
     return parser
 

@@ -52,8 +52,10 @@ def parse_size(text: str) -> int:
 
 
 def show_size(size: float) -> str:
-    """Bytes as a person reads them: "850 MiB", "6.2 GiB"."""
+    """Bytes as a person reads them: "90 KiB", "850 MiB", "6.2 GiB"."""
     mebibytes = size / 2**20
+    if mebibytes < 10:
+        return f"{size / 1024:.0f} KiB"
     if mebibytes < 1000:
         return f"{mebibytes:.0f} MiB"
     return f"{mebibytes / 1024:.1f} GiB"

@@ -21,6 +21,37 @@ def add_network_options(
     )
 
 
+def add_plan_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--tile",
+        type=_tile,
+        metavar="PIXELS",
+        help="tiles of so many input pixels; 0: whole frames (default: as memory allows)",
+    )
+    parser.add_argument(
+        "--max-memory",
+        type=_memory,
+        metavar="SIZE",
+        help="such as 6G: of the GPU, or of this process and its encoder (default: 80%% of what "
+        "is free)",
+    )
+
+
+def _tile(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"got {text!r}; accepted is a number from 0 up")
+    return int(text)
+
+
+def _memory(text: str) -> int:
+    from d3dnet.memory import parse_size
+
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def one_line(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     known = type(error).__module__.startswith("d3dnet") or isinstance(error, (ValueError, OSError))
