@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,7 +37,12 @@ class Monitor:
         write_whole(self.log, "".join(json.dumps(line) + "\n" for line in kept).encode())
         self.file = open(self.log, "a", buffering=1, encoding="utf-8")
         self.bar = tqdm(
-            desc="training", unit="step", total=config.steps, initial=step, dynamic_ncols=True
+            desc="training",
+            unit="step",
+            total=config.steps,
+            initial=step,
+            mininterval=0.5 if sys.stderr.isatty() else 30,  # a file is not to fill up
+            dynamic_ncols=True,
         )
         self.board = _tensorboard(run, step)
         self.shown: dict[str, str] = {}
@@ -147,6 +153,8 @@ def _tensorboard(run: Path, step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        tqdm.write("tensorboard is not installed; for its curves: pip install 'd3dnet[train]'")
+        tqdm.write(
+            "tensorboard is not installed; for its curves: pip install 'd3dnet[train]'", sys.stderr
+        )
         return None
     return SummaryWriter(run / "tensorboard", purge_step=step + 1)

@@ -3,14 +3,20 @@
 import dataclasses
 import json
 import math
+import multiprocessing
 import os
+import runpy
 import signal
+import sys
+import time
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
+from d3dnet.checkpoints import load_model
 from d3dnet.cli import main
 from d3dnet.model import D3D, D3Dnet
 from d3dnet.training import Exploded, learner, loop, monitor, samples, train
@@ -198,12 +204,15 @@ def test_offset_reach_is_the_mean_length_of_offsets_in_the_worst_layer():
 
 
 def test_sigterm_saves_and_exits_with_zero(tiny, monkeypatch, capsys):
-    config = tiny(steps=1000, save_every=1000, validate_every=1000, batch=1)
+    config = tiny(steps=1000, save_every=1000, validate_every=1000, batch=1, workers=2)
     update = learner.Learner.update
 
     def update_and_terminate(self):
-        if self.step == 6:
-            os.kill(os.getpid(), signal.SIGTERM)
+        if self.step == 6:  # a signal to the process group comes to the loader's processes first
+            assert len(multiprocessing.active_children()) == 2
+            for process in (*multiprocessing.active_children(), multiprocessing.current_process()):
+                os.kill(process.pid, signal.SIGTERM)
+            time.sleep(0.2)
         return update(self)
 
     monkeypatch.setattr(learner.Learner, "update", update_and_terminate)
@@ -216,6 +225,7 @@ def test_sigterm_saves_and_exits_with_zero(tiny, monkeypatch, capsys):
     finally:
         signal.signal(signal.SIGTERM, before)
     assert capsys.readouterr().out.splitlines()[-1] == f"{config.run}/last.pt"
+    assert not multiprocessing.active_children()
     assert state_of(config)["step"] == 8  # the step that the signal came in, and the one after
 
 
@@ -245,6 +255,19 @@ def test_a_state_of_another_network_is_refused_in_one_line(tiny, capsys):
     assert "not a readable state" in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_a_state_becomes_a_weights_file(tiny, tmp_path, monkeypatch):
+    config = tiny(steps=3)
+    train(config)
+    script = Path(__file__).parents[2] / "scripts" / "export_weights.py"
+    words = [f"{config.run}/best.pt", str(tmp_path / "w.safetensors"), "--training-data", "noise"]
+    monkeypatch.setattr(sys, "argv", ["export_weights.py", *words])
+    runpy.run_path(str(script), run_name="__main__")
+    model = load_model(tmp_path / "w.safetensors", device="cpu", precision="float32")
+    for name, value in state_of(config)["average"].items():
+        assert torch.equal(model.state_dict()[name], value.half().float())
+    assert json.loads(model.metadata["settings"])["patch"] == 8
+
+
 def test_tensorboard_gets_what_the_log_gets(tiny):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     config = tiny()
@@ -258,8 +281,8 @@ def test_tensorboard_gets_what_the_log_gets(tiny):
 
 
 def test_training_goes_without_tensorboard_and_says_so_in_one_line(tiny, monkeypatch, capsys):
-    monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     config = tiny(steps=1)
     train(config)
-    assert "pip install 'd3dnet[train]'" in capsys.readouterr().out
+    assert "pip install 'd3dnet[train]'" in capsys.readouterr().err
     assert not os.path.exists(f"{config.run}/tensorboard")

@@ -30,7 +30,7 @@ def test_processes_and_workers_share_samples_without_duplicates_or_gaps():
 def test_loader_workers_give_the_samples_in_order(tiny):
     samples, _ = open_samples(tiny(), Processes(0, 1, CPU))
     alone, shared = (
-        load_batches(samples, tiny(workers=workers), 7, Processes(0, 1, CPU)) for workers in (0, 3)
+        load_batches(samples, tiny(workers=workers), 7, Processes(0, 1, CPU)) for workers in (0, 2)
     )
     for step in range(7, 13):
         expected = [samples[2 * step], samples[2 * step + 1]]

@@ -1,0 +1,85 @@
+"""Which samples a training takes from which folders."""
+
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from d3dnet.cli import main
+from d3dnet.datasets.luma_store import pack
+from d3dnet.datasets.vimeo90k import TRAIN_LIST, Vimeo90k
+from d3dnet.training.processes import Processes
+from d3dnet.training.samples import open_samples
+
+ONE = Processes(0, 1, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def vimeo(tmp_path_factory):
+    """Vimeo-90k as downloaded: three septuplets for training and two for testing, of 64x64."""
+    root = tmp_path_factory.mktemp("vimeo_septuplet")
+    rng = np.random.default_rng(0)
+    lists = {"train": ("00001/0001", "00001/0002", "00002/0001"), "test": ("00003/0001", "00003/2")}
+    for kind, names in lists.items():
+        for name in names:
+            folder = root / "sequences" / name
+            folder.mkdir(parents=True)
+            frame = cv2.GaussianBlur(rng.integers(0, 256, (64, 64, 3), np.uint8), (0, 0), 2)
+            for number in range(1, 8):
+                cv2.imwrite(str(folder / f"im{number}.png"), np.roll(frame, number, axis=1))
+        (root / f"sep_{kind}list.txt").write_text("\n".join(names) + "\n")
+    return root
+
+
+def test_vimeo90k_trains_by_the_published_recipe_and_validates_on_the_test_list(vimeo, tmp_path):
+    small = "channels=8 resd3d_blocks=1 res_blocks=1 patch=8 batch=2 workers=1 steps=2 log_every=1"
+    folders = [f"root={vimeo}", f"run={tmp_path / 'run'}"]
+    assert main(["train", "vimeo90k", "--set", *small.split(), *folders]) == 0
+    state = torch.load(tmp_path / "run" / "best.pt", weights_only=True)
+    assert state["config"]["mode"] == "window"
+    assert 10 < state["best"] < 60
+    assert all(torch.equal(v, state["average"][name]) for name, v in state["model"].items())
+
+
+def test_packed_and_downloaded_vimeo90k_give_the_same_samples(vimeo, tmp_path, tiny):
+    pack(Vimeo90k(vimeo), tmp_path / "packed", {"list": TRAIN_LIST, "degradation": "double"})
+    downloaded = tiny(data="vimeo90k", root=str(vimeo), frames=7, batch=3)
+    packed = tiny(
+        data="vimeo90k",
+        root=str(tmp_path / "packed"),
+        validation_root=str(vimeo),
+        frames=7,
+        batch=3,
+    )
+    (first, held_out), (second, held_out_too) = (open_samples(c, ONE) for c in (downloaded, packed))
+    for index in range(4):
+        assert all(map(torch.equal, first[index], second[index]))
+    assert [clip.name for clip in held_out] == ["00003/0001", "00003/2"]
+    assert [clip.name for clip in held_out_too] == ["00003/0001", "00003/2"]
+    with pytest.raises(ValueError, match="validation_root: not set; beside a packed training list"):
+        open_samples(tiny(data="vimeo90k", root=str(tmp_path / "packed")), ONE)
+
+
+def test_a_few_held_out_clips_are_spread_over_all(vimeo, tiny):
+    for count, names in ((0, []), (1, ["00003/0001"]), (9, ["00003/0001", "00003/2"])):
+        config = tiny(data="vimeo90k", root=str(vimeo), frames=7, validation_clips=count)
+        assert [clip.name for clip in open_samples(config, ONE)[1]] == names
+
+
+def test_clips_may_be_validated_on_a_folder_of_their_own(clips_folder, tiny, tmp_path):
+    (tmp_path / "apart").mkdir()
+    shutil.copy(clips_folder / "urban_1.png", tmp_path / "apart" / "apart.png")
+    config = tiny(held_out=(), validation_root=str(tmp_path / "apart"))
+    samples, held_out = open_samples(config, ONE)
+    assert [clip.name for clip in samples.clips] == ["urban_1", "urban_2", "urban_3"]
+    assert [clip.name for clip in held_out] == ["apart"]
+
+
+def test_lr_of_samples_is_made_by_the_degradation_asked_for(tiny):
+    (a, _), (b, _) = (
+        open_samples(tiny(degradation=degradation), ONE) for degradation in ("double", "bd")
+    )
+    assert torch.equal(a[0][1], b[0][1])
+    assert not torch.equal(a[0][0], b[0][0])
