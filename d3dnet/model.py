@@ -210,7 +210,8 @@ class D3Dnet(nn.Module):
         """Luma (B, 1, T, h, w) -> features (B, C, T + 2 pad_t - 2, h, w)."""
         # In float32: 8-bit luma does not survive a rounding to bfloat16.
         conv = self.input[0]
-        features = F.conv3d(x.float(), conv.weight.float(), padding=(pad_t, 1, 1))
+        with torch.autocast(x.device.type, enabled=False):
+            features = F.conv3d(x.float(), conv.weight.float(), padding=(pad_t, 1, 1))
         features = features.to(conv.weight.dtype, memory_format=torch.channels_last_3d)
         return leaky_relu(features)
 

@@ -142,6 +142,16 @@ def test_sixteen_bit_network_stays_close_to_float32_and_returns_float32(dtype):
     assert (result - expected).abs().max() < 0.02
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_does_not_round_the_luma(dtype):
+    model = D3Dnet(channels=4)
+    x = torch.rand(1, 1, 3, 8, 8)
+    expected = model.shallow_features(x)
+    with torch.autocast("cpu", dtype):
+        assert torch.equal(model.shallow_features(x), expected)
+        assert model.bottleneck(expected, 3).dtype == dtype
+
+
 @pytest.mark.parametrize("shape", [(1, 7, 8, 8), (1, 3, 7, 8, 8), (1, 1, 5, 8, 8)])
 def test_wrong_input_shapes_are_refused_with_the_shape_that_is_accepted(network, shape):
     with pytest.raises(ValueError, match=r"accepted is luma of shape \(B, 1, 7, h, w\)"):
