@@ -119,9 +119,11 @@ def _train(config: TrainingConfig, processes: Processes, deadline: float) -> Pat
                 raise explosion(f"the loss is {loss:.4g}, the gradient's norm {norm:.4g}")
             rate = learner.update()
 
-            step, last = learner.step, stop or learner.step == config.steps
+            step, last = learner.step, learner.step == config.steps
+            # Not when asked to stop: whoever asked will not wait for long.
             validating = bool(held_out) and (step % config.validate_every == 0 or last)
-            names = ["last.pt"] if step % config.save_every == 0 or validating or last else []
+            saving = step % config.save_every == 0 or validating or last or stop
+            names = ["last.pt"] if saving else []
             measured = {"learning_rate": rate, "norm": norm}
             if validating:
                 measured["validation_psnr"] = _validate(learner, held_out, processes)
@@ -132,7 +134,7 @@ def _train(config: TrainingConfig, processes: Processes, deadline: float) -> Pat
                 monitor.stepped(loss, squared_error)
                 if validating:
                     monitor.add_pictures(step, _pictures(learner, held_out[: config.pictures]))
-                if validating or last or step % config.log_every == 0:
+                if saving or step % config.log_every == 0:
                     monitor.record(step, **measured)
             if names:
                 save(lr[:1], names)

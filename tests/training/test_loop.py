@@ -226,6 +226,7 @@ def test_sigterm_saves_and_exits_with_zero(tiny, monkeypatch, capsys):
         signal.signal(signal.SIGTERM, before)
     assert capsys.readouterr().out.splitlines()[-1] == f"{config.run}/last.pt"
     assert not multiprocessing.active_children()
+    assert not os.path.exists(f"{config.run}/best.pt")  # no time was spent on validation
     assert state_of(config)["step"] == 8  # the step that the signal came in, and the one after
 
 
