@@ -12,7 +12,7 @@ from d3dnet.video.ffmpeg import Program
 from d3dnet.video.hdr import encoder_parameters
 from d3dnet.video.images import escaped, is_pattern
 from d3dnet.video.picture import UNSPECIFIED
-from d3dnet.video.streams import COVER_TYPES, QUICKTIME, TRANSPORT, Kept
+from d3dnet.video.streams import COVER_TYPES, MATROSKA, QUICKTIME, TRANSPORT, Kept
 from d3dnet.video.target import FRAME_CLOCK_SUFFIXES, Target, encoder_time_base
 
 DEFAULT_CRF = {"libx264": 18, "libx264rgb": 18, "libx265": 20, "libsvtav1": 24, "libvpx-vp9": 24}
@@ -59,6 +59,10 @@ def encoder_command(
         options["bf"] = 0  # no times, so pictures are shown in the order in which they are coded
     if suffix in TRANSPORT:
         options |= {"mpegts_copyts": 1, "muxdelay": 0, "muxpreload": 0}
+    if suffix in MATROSKA:
+        # Or sound that begins before zero, hidden by an edit list or for the decoder to start
+        # with, moves all to behind zero; newer programs do not by themselves.
+        options["avoid_negative_ts"] = "disabled"
     if source.streams.disposition:
         options["disposition:v:0"] = "+".join(source.streams.disposition)
     streams = [pictures["v:0"]]
