@@ -1,4 +1,4 @@
-"""The words for the ffmpeg program: encode the pictures, copy all else from the source."""
+"""The words for the ffmpeg program: encode a segment; join segments, copy all else beside them."""
 
 import re
 from collections.abc import Sequence
@@ -8,17 +8,65 @@ from pathlib import Path
 import ffmpeg
 
 from d3dnet.video.decode import VideoSource
-from d3dnet.video.ffmpeg import Program
+from d3dnet.video.ffmpeg import Program, has_option
 from d3dnet.video.hdr import encoder_parameters
 from d3dnet.video.images import escaped, is_pattern
 from d3dnet.video.picture import UNSPECIFIED
 from d3dnet.video.streams import COVER_TYPES, MATROSKA, QUICKTIME, TRANSPORT, Kept
-from d3dnet.video.target import FRAME_CLOCK_SUFFIXES, Target, encoder_time_base
+from d3dnet.video.target import FRAME_CLOCK_SUFFIXES, Target, encoder_time_base, muxers_of
 
 DEFAULT_CRF = {"libx264": 18, "libx264rgb": 18, "libx265": 20, "libsvtav1": 24, "libvpx-vp9": 24}
+HEADED_CODECS = ("mpeg4", "libxvid")  # whose headers are not repeated among the pictures
+
+# Options of the program that are of the file, or of sound, and not of the picture's encoder.
+CONTAINER_OPTIONS = (
+    *("metadata", "map_metadata", "map_chapters", "disposition", "attach", "program", "timestamp"),
+    *("f", "fflags", "tag", "vtag", "brand", "t", "to", "fs", "shortest", "max_interleave_delta"),
+    *("an", "sn", "dn", "af", "ac", "ar", "ab", "aq", "acodec", "scodec", "filter_complex"),
+)
 
 
-def encoder_command(
+def segment_command(
+    path: Path, target: Target, program: Program, suffix: str, number: int = 1
+) -> list[str]:
+    """The command that encodes the raw pictures in the NUT on its standard input.
+
+    Args:
+        path: a segment, as NUT; or a printf pattern of images.
+        suffix: extension of the result that the segment is for; `number`: of the first image.
+    """
+    encoding, tags = target.encoding, _colour_options(target)
+    pictures = ffmpeg.input("pipe:0", format="nut", **tags)
+    time_base = encoder_time_base(target, suffix)
+    options: dict[str, object] = {
+        "c:v:0": encoding.codec,
+        "pix_fmt:v:0": target.encoder_format or target.layout.pixel_format,
+        # Without both of these times snap to multiples of 1 / frame rate.
+        "fps_mode:v:0": "passthrough",
+        "enc_time_base:v:0": f"{time_base.numerator}/{time_base.denominator}",
+        # Decoding begins before showing: such times may be negative.
+        "avoid_negative_ts": "disabled",
+        **tags,
+        **_encoder_options(target),
+    }
+    if target.sample_aspect_ratio is not None:
+        ratio = target.sample_aspect_ratio
+        options["filter:v:0"] = f"setsar={ratio.numerator}/{ratio.denominator}"
+    if suffix.lower() in FRAME_CLOCK_SUFFIXES:
+        options["bf"] = 0  # no times, so pictures are shown in the order in which they are coded
+    url = f"file:{path}"
+    if is_pattern(path):
+        url = f"file:{escaped(path)}"
+        options |= {"f": "image2", "start_number": number}
+    else:
+        options["f"] = "nut"
+    if target.encoder_format not in (None, target.layout.pixel_format):
+        options["sws_flags"] = "accurate_rnd+full_chroma_int"
+    words, _ = sorted_arguments(encoding.arguments, suffix, program)
+    return _command(program, [pictures["v:0"]], url, options, words)
+
+
+def join_command(
     path: Path,
     target: Target,
     source: VideoSource,
@@ -28,35 +76,33 @@ def encoder_command(
     delay: Fraction = Fraction(0),
     cover_files: Sequence[Path] = (),
     only_one_frame: bool = False,
+    pipe: str = "nut",
 ) -> list[str]:
-    """The command that reads NUT on its standard input and the rest from `source`'s file.
+    """The command that reads coded pictures on its standard input, the rest from `source`.
 
     Args:
         kept: what is copied from there.
         delay: seconds added to the source's times.
         cover_files: covers as files, for Matroska, where they are attachments.
         only_one_frame: stop after one picture and one packet of sound.
+        pipe: the container on standard input.
     """
     suffix, encoding = path.suffix.lower(), target.encoding
-    tags = _colour_options(target)
-    pictures = ffmpeg.input("pipe:0", format="nut", **tags)
-    time_base = encoder_time_base(target, path.suffix)
+    pictures = ffmpeg.input("pipe:0", format=pipe)
+    # An edit list ends with the last picture: it must have a duration.
+    filters = f"setts=pts=PTS:dts=DTS:duration=max(1\\,1/({float(target.frame_rate):.6f}*TB))"
+    if suffix in TRANSPORT and encoding.codec in HEADED_CODECS:
+        filters += ",dump_extra"  # there is no other place for their headers
     options: dict[str, object] = {
-        "c:v:0": encoding.codec,
-        "pix_fmt:v:0": target.encoder_format or target.layout.pixel_format,
-        # Without both of these times snap to multiples of 1 / frame rate.
-        "fps_mode:v:0": "passthrough",
-        "enc_time_base:v:0": f"{time_base.numerator}/{time_base.denominator}",
-        # Pictures arrive slowly; let the sound wait for them.
+        "c:v:0": "copy",
+        "copytb": 1,
+        "bsf:v:0": filters,
+        # Pictures may arrive slowly; let the sound wait for them.
         "max_muxing_queue_size": 100_000,
-        **tags,
-        **_encoder_options(target, suffix),
+        **_colour_options(target),
     }
-    if target.sample_aspect_ratio is not None:
-        ratio = target.sample_aspect_ratio
-        options["filter:v:0"] = f"setsar={ratio.numerator}/{ratio.denominator}"
-    if suffix in FRAME_CLOCK_SUFFIXES:
-        options["bf"] = 0  # no times, so pictures are shown in the order in which they are coded
+    if encoding.codec == "libx265" and suffix in QUICKTIME:
+        options["tag:v:0"] = "hvc1"  # or Apple's players refuse it
     if suffix in TRANSPORT:
         options |= {"mpegts_copyts": 1, "muxdelay": 0, "muxpreload": 0}
     if suffix in MATROSKA:
@@ -71,12 +117,6 @@ def encoder_command(
         options |= {"map_metadata": 1, "map_chapters": 1}
         # None: ffmpeg-python leaves out an input of which no stream is named.
         streams.append(rest["v:1000?"])
-    url = f"file:{path}"
-    if is_pattern(path):
-        url = f"file:{escaped(path)}"
-        options |= {"f": "image2", "start_number": 1}
-    if target.encoder_format not in (None, target.layout.pixel_format):
-        options["sws_flags"] = "accurate_rnd+full_chroma_int"
     for number, (index, encoder) in enumerate(kept.sound.items()):
         streams.append(rest[f"a:{index}"])
         options[f"c:a:{number}"] = encoder
@@ -109,13 +149,39 @@ def encoder_command(
             words += ["-attach", f"file:{cover}"]
             words += [f"-metadata:s:t:{number}", f"mimetype={COVER_TYPES.get(codec, 'image/jpeg')}"]
             words += [f"-metadata:s:t:{number}", f"filename=cover{cover.suffix}"]
+    _, more = sorted_arguments(encoding.arguments, suffix, program)
+    return _command(program, streams, f"file:{path}", options, [*words, *more])
+
+
+def sorted_arguments(
+    words: Sequence[str], suffix: str, program: Program
+) -> tuple[list[str], list[str]]:
+    """Further words for ffmpeg: those of the encoder, and those of sound, container and tags."""
+    encoder: list[str] = []
+    container: list[str] = []
+    side = encoder
+    for word in words:
+        if re.match(r"-[a-zA-Z]", word):
+            name, *specifier = word[1:].split(":")
+            beside = specifier[:1] in (["a"], ["s"], ["d"], ["t"]) or name in CONTAINER_OPTIONS
+            beside = beside or any(
+                has_option(program, f"muxer={muxer}", name) for muxer in muxers_of(suffix)
+            )
+            side = container if beside else encoder
+        side.append(word)
+    return encoder, container
+
+
+def _command(
+    program: Program, streams: list, url: str, options: dict[str, object], words: Sequence[str]
+) -> list[str]:
     command = (
         ffmpeg.output(*streams, url, **options)
         .global_args("-hide_banner", "-nostdin", "-v", "error", "-copyts", "-y")
         .compile(cmd=program.path)
     )
     end = command.index(url)
-    return [*command[:end], *words, *encoding.arguments, *command[end:]]
+    return [*command[:end], *words, *command[end:]]
 
 
 def _part_options(source: VideoSource, delay: Fraction) -> dict[str, object]:
@@ -127,7 +193,7 @@ def _part_options(source: VideoSource, delay: Fraction) -> dict[str, object]:
     return options
 
 
-def _encoder_options(target: Target, suffix: str) -> dict[str, object]:
+def _encoder_options(target: Target) -> dict[str, object]:
     encoding = target.encoding
     crf = DEFAULT_CRF.get(encoding.codec) if encoding.crf is None else encoding.crf
     options: dict[str, object] = dict(encoder_parameters(target.mastering, encoding.codec))
@@ -140,8 +206,6 @@ def _encoder_options(target: Target, suffix: str) -> dict[str, object]:
     if encoding.codec == "libx265":
         more = options.get("x265-params")
         options["x265-params"] = "log-level=error" + (f":{more}" if more else "")
-        if suffix in QUICKTIME:
-            options["tag:v:0"] = "hvc1"  # or Apple's players refuse it
     return options
 
 

@@ -19,3 +19,7 @@ class ProgramError(VideoError):
 
 class EncoderError(OutputError):
     """The ffmpeg program stopped before the result was complete."""
+
+
+class DiskError(OutputError):
+    """The disk is full."""

@@ -54,7 +54,7 @@ def pixel_formats(program: Program, codec: str) -> tuple[str, ...]:
     Raises:
         ProgramError: `program` has no such video encoder.
     """
-    text = _encoder_help(program.path, codec)
+    text = _help(program.path, f"encoder={codec}")
     found = re.search(r"Supported pixel formats: *(.*)", text)
     if f"Encoder {codec} " not in text or found is None:
         raise ProgramError(
@@ -64,9 +64,9 @@ def pixel_formats(program: Program, codec: str) -> tuple[str, ...]:
     return tuple(found.group(1).split())
 
 
-def has_option(program: Program, codec: str, option: str) -> bool:
-    """Whether the encoder `codec` of `program` has an option of its own called `option`."""
-    text = _encoder_help(program.path, codec)
+def has_option(program: Program, part: str, option: str) -> bool:
+    """Whether a part of `program`, as "encoder=libx264" or "muxer=mp4", has an option so named."""
+    text = _help(program.path, part)
     return re.search(rf"^ +-{re.escape(option)} ", text, re.MULTILINE) is not None
 
 
@@ -80,8 +80,8 @@ def _probe(path: str, origin: str) -> Program:
 
 
 @cache
-def _encoder_help(path: str, codec: str) -> str:
-    return _run([path, "-hide_banner", "-h", f"encoder={codec}"], path)
+def _help(path: str, part: str) -> str:
+    return _run([path, "-hide_banner", "-h", part], path)
 
 
 def _run(command: list[str], what: str) -> str:

@@ -79,7 +79,7 @@ class Target:
     Attributes:
         height, width: luma samples.
         layout, colour: what the planes mean, and the tags that say so.
-        time_base: seconds per unit of the pts given to `VideoSink.write`.
+        time_base: seconds per unit of the pts given to `SegmentSink.write`.
         frame_rate: frames per second, nominal; times are those of the frames.
         sample_aspect_ratio: width of a pixel over its height, or None.
         encoding: the encoder and its settings.
@@ -161,7 +161,7 @@ def target_of(
     """
     codec = encoding.codec
     for option in ("crf", "preset"):
-        if getattr(encoding, option) is not None and not has_option(program, codec, option):
+        if getattr(encoding, option) is not None and not has_option(program, f"encoder={codec}", option):
             raise OutputError(f"--{option}: the encoder {codec} has no such setting; leave it out")
     formats = pixel_formats(program, codec)
     if encoding.pixel_format is not None:

@@ -2,15 +2,18 @@ import os
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise, product
+from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
 
 from d3dnet.video import EncoderError
-from d3dnet.video.command import encoder_command, first_complaint
+from d3dnet.video.command import first_complaint, segment_command, sorted_arguments
 from d3dnet.video.decode import VideoSource
-from d3dnet.video.encode import VideoSink
+from d3dnet.video.encode import SegmentSink
+from d3dnet.video.join import check, join
 from d3dnet.video.picture import ColourTags, layout_of
 from d3dnet.video.streams import Kept
 from d3dnet.video.target import Encoding, Target
@@ -75,10 +78,22 @@ def sound_of(source):
 
 
 def write(path, what, source, program, times, frames=None):
+    """In two segments, if there are two frames or more, joined."""
     frames = frames or pictures(what.layout, len(times))
-    with VideoSink(path, what, source, program, sound_of(source)) as sink:
-        for planes, pts in zip(frames, times, strict=True):
-            sink.write(planes, pts)
+    offset = max(0, -times[0])
+    half = (len(times) + 1) // 2
+    segments = []
+    for part in (slice(half), slice(half, None)):
+        if times[part]:
+            segments.append(path.with_name(f"{len(segments)}"))
+            with SegmentSink(segments[-1], what, program, result=path, offset=offset) as sink:
+                for planes, pts in zip(frames[part], times[part], strict=True):
+                    sink.write(planes, pts)
+    if times[0] < 0:
+        source = SimpleNamespace(**{**vars(source), "images": None, "end": None, "first_pts": times[0]})
+    join(segments, path, what, source, program, sound_of(source))
+    for segment in segments:
+        segment.unlink()
     return frames
 
 
@@ -221,38 +236,35 @@ def test_pixel_aspect_ratio_is_kept(tmp_path, program, source):
         assert written.sample_aspect_ratio == Fraction(12, 11)
 
 
-def test_the_file_appears_only_when_finished_and_nothing_else_stays(tmp_path, program, source):
-    path = tmp_path / "out.mp4"
-    path.write_bytes(b"an older result")
+def test_a_segment_appears_only_when_finished_and_nothing_else_stays(tmp_path, program):
     what = target(codec="libx264")
-    sink = VideoSink(path, what, source, program, sound_of(source))
-    for planes in pictures(what.layout, 3):
-        sink.write(planes, 0 if planes is None else len(os.listdir(tmp_path)))
-        assert path.read_bytes() == b"an older result"
-        break
+    path = tmp_path / "0.nut"
+    sink = SegmentSink(path, what, program, result=Path("out.mp4"))
+    sink.write(pictures(what.layout, 1)[0], 0)
+    assert not path.exists()
     sink.finish()
-    assert os.listdir(tmp_path) == ["out.mp4"]
+    assert os.listdir(tmp_path) == ["0.nut"]
     assert len(video_times(path)) == 1
 
 
-def test_an_exception_leaves_nothing_behind(tmp_path, program, source):
+def test_an_exception_leaves_nothing_behind(tmp_path, program):
     what = target(codec="libx264")
     with (
         pytest.raises(KeyboardInterrupt),
-        VideoSink(tmp_path / "o.mp4", what, source, program, sound_of(source)) as s,
+        SegmentSink(tmp_path / "0.nut", what, program, result=Path("out.mp4")) as sink,
     ):
-        s.write(pictures(what.layout, 1)[0], 0)
+        sink.write(pictures(what.layout, 1)[0], 0)
         raise KeyboardInterrupt
     assert os.listdir(tmp_path) == []
 
 
-def test_an_encoder_that_dies_is_noticed_and_leaves_nothing_behind(tmp_path, program, source):
+def test_an_encoder_that_dies_is_noticed_and_leaves_nothing_behind(tmp_path, program):
     what = target(codec="libx264")
     frames = pictures(what.layout, 1)
     with pytest.raises(EncoderError, match="stopped"):
-        with VideoSink(tmp_path / "out.mp4", what, source, program, sound_of(source)) as sink:
+        with SegmentSink(tmp_path / "0.nut", what, program, result=Path("out.mp4")) as sink:
             sink.write(frames[0], 0)
-            sink._process.kill()
+            sink._feed._process.kill()
             for n in range(1, 10000):  # a pipe holds some frames before it breaks
                 sink.write(frames[0], n)
     assert os.listdir(tmp_path) == []
@@ -270,16 +282,16 @@ def test_what_the_container_cannot_hold_is_refused_before_any_work(
     tmp_path, program, source, name, codec, complaint
 ):
     what = target("yuv422p10le", codec=codec)
-    sink = VideoSink(tmp_path / name, what, source, program, sound_of(source))
     with pytest.raises(EncoderError, match=complaint) as caught:
-        sink.check()
+        check(tmp_path / name, tmp_path, what, source, program, sound_of(source))
     assert "\n" not in str(caught.value)
     assert os.listdir(tmp_path) == []
 
 
 def test_a_check_that_succeeds_leaves_nothing_behind(tmp_path, program, source):
     kept = sound_of(source)
-    VideoSink(tmp_path / "out.mp4", target(codec="libx264"), source, program, kept).check()
+    what = target(codec="libx264")
+    assert check(tmp_path / "out.mp4", tmp_path, what, source, program, kept) == kept
     assert os.listdir(tmp_path) == []
 
 
@@ -299,19 +311,19 @@ def test_packed_rgb_is_made_of_the_planes_without_loss(tmp_path, program, source
     np.testing.assert_array_equal(found, frames)
 
 
-def test_both_sides_of_the_command_carry_the_same_tags(tmp_path, source):
+def test_both_sides_of_the_command_carry_the_same_tags(tmp_path):
     tags = ColourTags(range=1, matrix=9, primaries=9, transfer=16, chroma_location="topleft")
     what = target(colour=tags, codec="libx264")
-    command = encoder_command(tmp_path / "o.mp4", what, source, BUNDLED, sound_of(source))
-    first, second = (n for n, word in enumerate(command) if word == "-i")
+    command = segment_command(tmp_path / "0.nut", what, BUNDLED, ".mp4")
+    middle = command.index("-i")
 
     def tags_in(words):
         names = ("-color_range", "-colorspace", "-color_primaries", "-color_trc")
         pairs = dict(pairwise(words))
         return {name: pairs.get(name) for name in (*names, "-chroma_sample_location")}
 
-    assert tags_in(command[:first]) == tags_in(command[second:])
-    assert None not in tags_in(command[:first]).values()
+    assert tags_in(command[:middle]) == tags_in(command[middle:])
+    assert None not in tags_in(command[:middle]).values()
 
 
 def test_the_first_complaint_is_told_without_addresses():
@@ -320,3 +332,10 @@ def test_the_first_complaint_is_told_without_addresses():
     )
     assert first_complaint(text) == "Could not find tag for codec pcm"
     assert first_complaint("") == ""
+
+
+def test_words_for_the_encoder_are_told_from_those_for_the_container_and_the_sound():
+    words = "-tune film -movflags +faststart -b:a 96k -vf hue=s=0 -metadata title=-x -g 25".split()
+    encoder, container = sorted_arguments(words, ".mp4", BUNDLED)
+    assert encoder == "-tune film -vf hue=s=0 -g 25".split()
+    assert container == "-movflags +faststart -b:a 96k -metadata title=-x".split()

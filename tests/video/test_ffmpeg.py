@@ -57,5 +57,5 @@ def test_what_is_no_video_encoder_is_refused_by_name(codec):
 
 
 def test_x264_has_a_crf_and_ffv1_has_not():
-    assert has_option(BUNDLED, "libx264", "crf")
-    assert not has_option(BUNDLED, "ffv1", "crf")
+    assert has_option(BUNDLED, "encoder=libx264", "crf")
+    assert not has_option(BUNDLED, "encoder=ffv1", "crf")

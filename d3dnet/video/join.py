@@ -1,0 +1,193 @@
+"""Segments to a file, without encoding again; all else is copied from the source."""
+
+import io
+import warnings
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import numpy as np
+
+from d3dnet.video.command import join_command
+from d3dnet.video.decode import VideoSource
+from d3dnet.video.encode import Feed, SegmentSink, packet_times, time_offset
+from d3dnet.video.errors import EncoderError
+from d3dnet.video.ffmpeg import Program
+from d3dnet.video.images import is_pattern
+from d3dnet.video.streams import Kept, sound_encoders
+from d3dnet.video.target import Target
+
+MAX_REORDER = 16  # pictures that one is coded before its turn at most, in any codec
+# PyAV's NUT has no names for codecs at home in QuickTime, none of which reorders.
+QUICKTIME_PIPE = {"movflags": "frag_keyframe+empty_moov+default_base_moof+frag_discont"}
+
+
+def join(
+    segments: Sequence[Path],
+    path: Path,
+    target: Target,
+    source: VideoSource,
+    program: Program,
+    kept: Kept,
+    *,
+    only_one_frame: bool = False,
+) -> None:
+    """Write the video of these segments as `path`, which is replaced.
+
+    Pictures keep the times that they have in their segments; durations are not looked at.
+
+    Args:
+        segments: NUT files of one encoder and settings, in the order of their times.
+        path: a temporary name: it is not complete until this returns, and removed on errors.
+        target, source, program, kept: as what is written, what it is made from, and by.
+        only_one_frame: stop after one picture and one packet of sound.
+
+    Raises:
+        EncoderError: the program failed; the message is its first complaint. DiskError if it says
+            that the disk is full.
+    """
+    covers: list[Path] = []
+    path.unlink(missing_ok=True)  # an orphaned program may still be writing it
+    try:
+        if kept.covers and not only_one_frame and path.suffix.lower() == ".mkv":
+            covers = _extracted_covers(source, kept, path)
+        pipe = _pipe_format(segments[0])
+        command = join_command(
+            path,
+            target,
+            source,
+            program,
+            kept,
+            delay=time_offset(source) * target.time_base,
+            cover_files=covers,
+            only_one_frame=only_one_frame,
+            pipe=pipe,
+        )
+        feed = Feed(command, program, path, pipe, QUICKTIME_PIPE if pipe == "mov" else {})
+        try:
+            feed.mux(_packets(segments, feed.pipe))
+            feed.end()
+        except BaseException:
+            feed.kill()
+            raise
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    finally:
+        for cover in covers:
+            cover.unlink(missing_ok=True)
+
+
+def check(
+    path: Path,
+    folder: Path,
+    target: Target,
+    source: VideoSource,
+    program: Program,
+    kept: Kept,
+) -> Kept:
+    """Try everything with one empty frame: encoder, container, sound.
+
+    Sound that the container cannot hold will be encoded again, with a warning.
+
+    Args:
+        path: the result; `folder`: where to write.
+
+    Returns:
+        `kept`, with the encoders of sound that work.
+
+    Raises:
+        EncoderError: the result could not be written.
+        OutputError: the container can hold the sound in no way.
+    """
+    segment, joined = folder / "check", folder / f"check{path.suffix}"
+    sizes = target.layout.plane_sizes(target.height, target.width)
+    offset = time_offset(source)
+    with SegmentSink(segment, target, program, result=path, offset=offset) as sink:
+        sink.write([np.zeros(size, target.layout.dtype) for size in sizes], source.first_pts)
+    if is_pattern(path):
+        for image in segment.iterdir():
+            image.unlink()
+        segment.rmdir()
+        return kept
+    try:
+        try:
+            join([segment], joined, target, source, program, kept, only_one_frame=True)
+        except EncoderError:
+            if not kept.sound:
+                raise
+            found = sound_encoders(source.path, source.streams.sound, joined, program)
+            encoders = dict(enumerate(found))
+            if encoders == kept.sound:
+                raise
+            kept = replace(kept, sound=encoders)
+            join([segment], joined, target, source, program, kept, only_one_frame=True)
+    finally:
+        segment.unlink(missing_ok=True)
+        joined.unlink(missing_ok=True)
+    encoded = [
+        f"{source.streams.sound[number]} as {encoder}"
+        for number, encoder in kept.sound.items()
+        if encoder != "copy"
+    ]
+    if encoded:
+        warnings.warn(
+            f"{path}: {path.suffix} cannot hold the sound as it is; encoded again: "
+            f"{', '.join(encoded)}; .mkv would keep it",
+            stacklevel=3,
+        )
+    return kept
+
+
+def _pipe_format(segment: Path) -> str:
+    with av.open(f"file:{segment}", format="nut") as container:
+        try:
+            with av.open(io.BytesIO(), "w", format="nut") as nut:
+                nut.add_stream_from_template(container.streams.video[0], opaque=True)
+        except ValueError:
+            return "mov"
+    return "nut"
+
+
+def _packets(segments: Sequence[Path], pipe: av.container.OutputContainer) -> Iterator[av.Packet]:
+    """Coded pictures of all segments, for one stream of `pipe`; their decoding times increase."""
+    stream = header = None
+    shown: deque[int] = deque()
+    for path in segments:
+        with av.open(f"file:{path}", format="nut") as container:
+            video = container.streams.video[0]
+            if stream is None:
+                header = video.codec_context.extradata
+                stream = pipe.add_stream_from_template(video, opaque=True)
+                stream.time_base = video.time_base
+            if video.codec_context.extradata != header:
+                raise EncoderError(
+                    f"{path}: the encoder began it otherwise than the segments before it, so that "
+                    "they do not join; choose another --codec"
+                )
+            times = packet_times(path)
+            shown = shown or deque(range(times[0] - MAX_REORDER, times[0]))
+            packets = (packet for packet in container.demux(video) if packet.size)
+            for packet, time in zip(packets, times, strict=True):
+                # As long before it is shown as any codec may need; ffmpeg makes it less.
+                shown.append(time)
+                packet.dts = shown.popleft()
+                packet.stream = stream
+                yield packet
+
+
+def _extracted_covers(source: VideoSource, kept: Kept, path: Path) -> list[Path]:
+    """Cover pictures of the source as files beside `path`."""
+    files = []
+    with av.open(f"file:{source.path}", metadata_errors="replace") as container:
+        for index, codec in kept.covers:
+            suffix = ".png" if codec == "png" else ".jpg"
+            cover = path.with_name(f"{path.stem}.cover{index}{suffix}")
+            files.append(cover)
+            stream = container.streams.video[index]
+            packets = (bytes(packet) for packet in container.demux(stream) if packet.size)
+            cover.write_bytes(next(packets, b""))
+            container.seek(0)
+    return files
