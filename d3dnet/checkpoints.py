@@ -91,7 +91,7 @@ def save_weights(
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     hyperparameters = _hyperparameters(tensors, Path(path))
     entries = {"architecture": ARCHITECTURE, **hyperparameters, **metadata}
-    entries["sha256"] = _sha256(tensors)
+    entries["sha256"] = tensors_sha256(tensors)
     text = {k: v if isinstance(v, str) else json.dumps(v) for k, v in entries.items()}
     partial = Path(path).with_suffix(".part")
     save_file(tensors, partial, metadata=text)
@@ -202,7 +202,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise CheckpointError(
             f"{path}: weights of {metadata['architecture']!r}; accepted are those of {ARCHITECTURE}"
         )
-    if metadata.get("sha256", _sha256(tensors)) != _sha256(tensors):
+    if metadata.get("sha256", tensors_sha256(tensors)) != tensors_sha256(tensors):
         raise CheckpointError(
             f"{path}: the tensors do not have the recorded sha256; it is damaged: copy it again"
         )
@@ -284,10 +284,11 @@ def _build(tensors: Mapping[str, Any], path: Path) -> D3Dnet:
     return model
 
 
-def _sha256(tensors: Mapping[str, Tensor]) -> str:
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of tensors on the CPU: names, dtypes, shapes and values."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         value = tensors[name].contiguous()
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.view(torch.uint8).numpy().tobytes())
+        digest.update(value.flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -1,15 +1,18 @@
 """The pipeline: a video, or frames in memory, four times larger.
 
-file → frames with times → luma → network → luma → planes → file. Every stage is a generator, so
-memory does not grow with the length of the video.
+file → frames with times → luma → network → luma → planes → segments → file. One thread reads, one
+runs the network, one writes; between them are short queues, so that memory does not grow with the
+length of the video. What is finished is kept, and a later run goes on behind it.
 """
 
 import os
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, replace
 from fractions import Fraction
-from itertools import chain
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -18,18 +21,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from d3dnet.checkpoints import load_model
+from d3dnet.events import Done, Event, Kept, Progress, SegmentDone, Start
+from d3dnet.journal import Journal, is_complete, work_folder
 from d3dnet.model import D3Dnet
 from d3dnet.plan import Plan
+from d3dnet.queues import WriteBehind, read_ahead
+from d3dnet.result import audited, full_disk_told, give_name, joined
+from d3dnet.segments import Place, Segment, segmented, taken_up
 from d3dnet.streaming import Windows, stream
 from d3dnet.tiling import run_tiled
 from d3dnet.video import colour
-from d3dnet.video.audit import Audit, audit
 from d3dnet.video.decode import Reading, VideoSource
-from d3dnet.video.encode import VideoSink
+from d3dnet.video.encode import time_offset
 from d3dnet.video.ffmpeg import find_program
 from d3dnet.video.hdr import warn_of_hdr
 from d3dnet.video.images import ENCODERS, is_pattern
-from d3dnet.video.picture import Frame
+from d3dnet.video.join import check
 from d3dnet.video.scenes import parse_time, read_cuts, shots
 from d3dnet.video.streams import keep
 from d3dnet.video.target import (
@@ -41,8 +48,10 @@ from d3dnet.video.target import (
     target_of,
     warn_of_alpha,
 )
+from d3dnet.work import Job, Ledger, Picture, SegmentWriter, made_of
 
 MODES = ("sequence", "window")
+READ_AHEAD, WRITE_BEHIND = 8, 2  # frames that wait between the threads
 SCALE = colour.SCALE
 MIN_SIZE = 8  # rows and columns that the network needs
 WHOLE_FRAMES = Plan()
@@ -74,8 +83,9 @@ def upscale_video(
     ffmpeg_args: Sequence[str] = (),
     overwrite: bool = False,
     ffmpeg: str | os.PathLike[str] | None = None,
-    progress: Callable[[int, int | None], None] | None = None,
-    report: Callable[[Audit], None] | None = None,
+    work_dir: str | os.PathLike[str] | None = None,
+    restart: bool = False,
+    watch: Callable[[Event], None] = lambda event: None,
 ) -> Path:
     """Make a video file larger, four times in both directions unless asked otherwise.
 
@@ -83,6 +93,10 @@ def upscale_video(
     far as the container can hold them, and a warning names what it cannot; colours are tagged as
     they were. The network works on luma; chroma is interpolated. The result is compared with the
     source; `output` appears only when it is complete and faithful.
+
+    Segments of a few seconds are finished one by one in a folder beside `output`. If the run ends
+    before its time, however that comes, the same call goes on behind the last finished one, and
+    gives the same frames.
 
     Args:
         input: a file that FFmpeg reads; its first video stream is used. Or images: a folder, a glob
@@ -108,16 +122,19 @@ def upscale_video(
         ffmpeg_args: further words for the ffmpeg program, before the name of the result.
         overwrite: replace an existing `output`.
         ffmpeg: path of the program; None for $FFMPEG, else that on the PATH, else the bundled one.
-        progress: called after each frame with the number done and the number expected, if known.
-        report: called with the comparison of source and result.
+        work_dir: keep unfinished work in a folder in this one, not beside `output`.
+        restart: forget unfinished work that is there.
+        watch: called with what happens (`d3dnet.events`): each frame, each segment, the result.
 
     Returns:
         The absolute path of the result.
 
     Raises:
         InputError: `input` is missing, no video, damaged, or interlaced.
-        OutputError: `output` cannot be written there, or so; EncoderError if ffmpeg says so;
-            AuditError if the result is not faithful.
+        OutputError: `output` cannot be written there, or so; EncoderError if ffmpeg says so,
+            DiskError if the disk is full; AuditError if the result is not faithful; BusyError if
+            another process works on it; OtherWorkError if there is unfinished work with other
+            settings.
         ProgramError: no usable ffmpeg program, or it has no such codec.
         CheckpointError: a wrong weights file.
         ValueError: an unknown mode, device or precision.
@@ -137,36 +154,54 @@ def upscale_video(
         codec = ENCODERS[Path(output).suffix.lower()]
     encoding = Encoding(codec, crf, preset, pix_fmt, tuple(ffmpeg_args))
     with VideoSource(input, reading) as source:
-        path = check_output_path(output, source.path, overwrite=overwrite)
+        parent = None if work_dir is None else Path(work_dir)
+        was_complete = is_complete(work_folder(Path(os.path.abspath(output)), parent))
+        path = check_output_path(output, source.path, overwrite=overwrite or was_complete)
         target = target_of(source, size, program, encoding, path.suffix)
-
-        def inspect(part: Path) -> None:
-            found = audit(part, source, target, sink.kept)
-            if report is not None:
-                report(found)
-            found.check(path)
-
-        sink = VideoSink(
-            path, target, source, program, keep(source.streams, path, sound=sound), inspect
-        )
-        sink.check()
-        first_transparent = source.transparent
-        _warn(path, source, target)
-        network = _network(model, device, precision)
-        with sink:
-            peak = 2**source.layout.depth - 1
-            clips = shots(source.frames(), peak, starts, source.time_base)
-            results = chain.from_iterable(
-                upscaled(shot, network, mode, source.layout, target) for shot in clips
+        with full_disk_told(path), Journal(path, parent) as journal:
+            if restart or not journal.records:
+                journal.restart()
+            kept = keep(source.streams, path, sound=sound)
+            kept = check(path, journal.beside, target, source, program, kept)
+            first_transparent = source.transparent
+            _warn(path, source, target)
+            network = load_network(
+                model, journal.plan.get("device", device), journal.plan.get("precision", precision)
             )
-            for done, frame in enumerate(results, start=1):
-                sink.write(frame.planes, frame.pts)
-                if progress is not None:
-                    progress(done, source.frames_estimate)
+            plan = Plan(**journal.plan) if journal.plan else Plan.of(network)
+            job = Job(
+                input=os.fspath(input),
+                reading=reading,
+                model=model if isinstance(model, nn.Module) else os.fspath(model),
+                mode=mode,
+                cuts=starts,
+                plan=plan,
+                target=target,
+                program=program,
+                offset=time_offset(source),
+                output=path,
+                folder=journal.folder,
+            )
+            asked = {"device": str(device), "precision": precision, **vars(size)}
+            journal.begin(made_of(job, source, network) | asked, asdict(plan))
+            ledger = Ledger(job, journal)
+            try:
+                found = audited(journal)
+                if found is None:
+                    _make_all(job, source, network, ledger, watch)
+                    found = joined(job, source, kept, journal, ledger)
+                give_name(journal, path)
+            except BaseException:
+                if ledger.frames:
+                    watch(Kept(journal.folder, sum(ledger.frames.values())))
+                raise
+            journal.finished = True
         if source.transparent and not (first_transparent or target.layout.alpha):
             warn_of_alpha(path, target)
-        if source.damage:
-            warnings.warn(f"{source.path}: {'; '.join(source.damage)}", stacklevel=2)
+        damage = dict.fromkeys([*ledger.damage, *source.damage])
+        if damage:
+            warnings.warn(f"{source.path}: {'; '.join(damage)}", stacklevel=2)
+        watch(Done(path, found))
     return path
 
 
@@ -212,7 +247,7 @@ def upscale_frames(
         result = upscale_frames(arrays, model=model, device=device, precision=precision, mode=mode)
         return torch.from_numpy(result).to(frames.device, frames.dtype)
     _check_frames(frames)
-    network = _network(model, device, precision)
+    network = load_network(model, device, precision)
     top = np.iinfo(frames.dtype).max if frames.dtype.kind == "u" else 1
     luma_only = frames.ndim == 3
     layout = colour.Layout("luma" if luma_only else "rgb", "grey" if luma_only else "rgb", 16)
@@ -240,23 +275,94 @@ def upscale_frames(
     return result
 
 
-def upscaled(
-    frames: Iterable[Frame], network: nn.Module, mode: str, source: colour.Layout, target: Target
-) -> Iterator[Frame]:
-    """One shot through the network: planes of layout `source` to those of `target`, times kept."""
-    waiting: deque[tuple[int, tuple[np.ndarray, ...]]] = deque()  # time and chroma, in the network
+def _make_all(
+    job: Job,
+    source: VideoSource,
+    network: nn.Module,
+    ledger: Ledger,
+    watch: Callable[[Event], None],
+) -> None:
+    """Make all segments that are not finished."""
+    if job.plan.device == "cpu":
+        torch.set_num_threads(job.plan.threads)  # on which the last bits of results may depend
+    done, frames = sum(ledger.frames.values()), source.frames_estimate
+    watch(
+        Start(
+            input=source.path,
+            output=job.output,
+            work=job.folder,
+            width=job.target.width,
+            height=job.target.height,
+            frames=frames,
+            done=done,
+            plan=asdict(job.plan),
+        )
+    )
+    first = Segment(0, 0, source.first_pts, 0, source.first_pts)
+    while (rest := ledger.unfinished(first)) is not None:
+        with closing(make_segments(job, source, network, ledger, *rest)) as events:
+            for event in events:
+                if isinstance(event, Place):
+                    done += 1
+                    event = Progress(done, frames, event.segment.number)
+                watch(event)
+
+
+def make_segments(
+    job: Job,
+    source: VideoSource,
+    network: nn.Module,
+    ledger: Ledger,
+    begin: Segment,
+    last: int | None = None,
+) -> Iterator[Place | SegmentDone]:
+    """Segments from `begin` on to number `last`, or to the end, encoded and entered in `ledger`.
+
+    Yields the place of every frame when the network has made it, and what is finished.
+    """
+    layout = source.layout
+    found = shots(
+        *(taken_up(source, begin), 2**layout.depth - 1, job.cuts, source.time_base),
+        known=begin.first - begin.enter,
+    )
+    placed = segmented(found, source.time_base, job.needs(network), begin)
+    prepared = (Picture(*colour.to_network(frame.planes, layout), place) for frame, place in placed)
+    writer = SegmentWriter(job, layout, ledger, source.damage)
+    following = None
+    with closing(read_ahead(prepared, READ_AHEAD)) as pictures, writer:
+        with WriteBehind(writer.write, WRITE_BEHIND) as behind:
+            for picture in enlarged(pictures, network, job.mode, job.plan.chunk):
+                if last is not None and picture.place.segment.number > last:
+                    following = picture.place.segment
+                    break
+                if picture.place.index >= begin.first:  # before it the network only warms up
+                    behind.put(picture)
+                    yield picture.place
+                yield from writer.done()
+        writer.finish(following)
+        yield from writer.done()
+
+
+def enlarged(
+    pictures: Iterable[Picture], network: nn.Module, mode: str, chunk: int = CHUNK
+) -> Iterator[Picture]:
+    """Pictures with their luma four times larger, each shot by itself."""
+    for _, shot in groupby(pictures, key=lambda picture: picture.place.shot):
+        yield from _enlarged_shot(shot, network, mode, chunk)
+
+
+def _enlarged_shot(
+    shot: Iterable[Picture], network: nn.Module, mode: str, chunk: int
+) -> Iterator[Picture]:
+    waiting: deque[Picture] = deque()  # in the network
 
     def luma_frames() -> Iterator[Tensor]:
-        for frame in frames:
-            luma, chroma = colour.to_network(frame.planes, source)
-            waiting.append((frame.pts, chroma))
-            yield torch.from_numpy(luma)[None]
+        for picture in shot:
+            waiting.append(picture)
+            yield torch.from_numpy(picture.luma)[None]
 
-    size = (target.height, target.width)
-    for luma in run_network(network, luma_frames(), mode):
-        pts, chroma = waiting.popleft()
-        array = luma[0].float().cpu().numpy()
-        yield Frame(colour.from_network(array, chroma, source, target.layout, size), pts)
+    for luma in run_network(network, luma_frames(), mode, chunk):
+        yield replace(waiting.popleft(), luma=luma[0].float().cpu().numpy())
 
 
 def run_network(
@@ -293,7 +399,7 @@ def run_network(
         yield result[:, : size[0], : size[1]]
 
 
-def _network(
+def load_network(
     model: str | os.PathLike[str] | nn.Module, device: str | torch.device, precision: str
 ) -> nn.Module:
     if isinstance(model, nn.Module):

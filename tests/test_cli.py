@@ -64,7 +64,7 @@ def test_upscale_prints_the_path_last_and_shows_progress_on_stderr(clip, stand_i
 def test_options_reach_the_pipeline(clip, monkeypatch):
     seen = {}
 
-    def upscale_video(input, output, *, progress, report, **options):
+    def upscale_video(input, output, *, watch, **options):
         seen.update(options, input=input, output=output)
         return Path(output)
 

@@ -124,23 +124,25 @@ def _result_name(name: Path, alone: bool) -> str:
 
 
 def _upscale_one(options: argparse.Namespace, source: str | Path, output: Path) -> int:
+    from d3dnet.events import Done, Progress
+
     bar = None
 
-    def progress(done: int, expected: int | None) -> None:
+    def watch(event: Any) -> None:
         nonlocal bar
-        # The container's count is an estimate: never show more than all.
-        total = max(done, expected) if expected else None
-        if bar is None:
-            from tqdm import tqdm
+        if isinstance(event, Progress):
+            # The container's count is an estimate: never show more than all.
+            total = max(event.done, event.frames) if event.frames else None
+            if bar is None:
+                from tqdm import tqdm
 
-            bar = tqdm(desc="upscaling", unit=" frames", total=total, dynamic_ncols=True)
-        bar.total = total
-        bar.update(done - bar.n)
-
-    def report(found: Any) -> None:
-        if bar is not None:
-            bar.close()
-        print(found.table())
+                bar = tqdm(desc="upscaling", unit=" frames", total=total, dynamic_ncols=True)
+            bar.total = total
+            bar.update(event.done - bar.n)
+        elif isinstance(event, Done):
+            if bar is not None:
+                bar.close()
+            print(event.audit.table())
 
     try:
         path = d3dnet.upscale_video(
@@ -168,8 +170,7 @@ def _upscale_one(options: argparse.Namespace, source: str | Path, output: Path) 
             ffmpeg_args=options.ffmpeg_args,
             overwrite=options.overwrite,
             ffmpeg=options.ffmpeg,
-            progress=progress,
-            report=report,
+            watch=watch,
         )
     finally:
         if bar is not None:

@@ -103,6 +103,8 @@ def join_command(
     }
     if encoding.codec == "libx265" and suffix in QUICKTIME:
         options["tag:v:0"] = "hvc1"  # or Apple's players refuse it
+    if suffix in FRAME_CLOCK_SUFFIXES:
+        options["r:v:0"] = f"{target.frame_rate.numerator}/{target.frame_rate.denominator}"
     if suffix in TRANSPORT:
         options |= {"mpegts_copyts": 1, "muxdelay": 0, "muxpreload": 0}
     if suffix in MATROSKA:

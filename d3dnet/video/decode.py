@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, dropwhile, islice
 from pathlib import Path
 
 import av
@@ -171,7 +171,26 @@ class VideoSource:
             return after if reading.end is None else min(after, reading.end)
         return reading.end
 
-    def frames(self) -> Iterator[Frame]:
+    def frames_from(self, number: int, pts: int, before: Fraction | None) -> Iterator[Frame]:
+        """As `frames`, from that one on which has this number, counted from 0, and this time.
+
+        It may come out otherwise than without a break, or later ones first, where seeking in the
+        file is not exact.
+
+        Args:
+            before: begin decoding so many seconds before it; None: at the beginning.
+        """
+        self._container.close()
+        self._open()
+        if before is None:
+            self._seek()
+            self._pictures = islice(self._pictures, number, None)
+        else:
+            self._container.seek(pts - int(before / self.time_base), stream=self._stream)
+            self._pictures = dropwhile(lambda picture: picture[1] < pts, self._timed())
+        return self.frames(number)
+
+    def frames(self, number: int = 0) -> Iterator[Frame]:
         """Every frame, in the order of their times, which strictly increase.
 
         A frame without a time, or with one that does not follow its predecessor's, gets the next
@@ -182,7 +201,7 @@ class VideoSource:
                 change their size or pixel format, or become interlaced.
         """
         stored = None
-        for count, (frame, pts) in enumerate(self._pictures):
+        for count, (frame, pts) in enumerate(self._pictures, number):
             kind = (frame.width, frame.height, frame.format.name)
             stored = stored or kind
             if kind != stored:

@@ -13,7 +13,7 @@ import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from itertools import groupby
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +30,16 @@ FLASH = 3  # frames that a flash lasts at most
 
 
 def shots(
-    frames: Iterable[Frame], peak: int, cuts: "str | list[Fraction]", time_base: Fraction
-) -> Iterator[Iterator[Frame]]:
-    """Frames, shot by shot. As with `itertools.groupby`, each shot must be used up in turn.
+    frames: Iterable[Frame],
+    peak: int,
+    cuts: "str | list[Fraction]",
+    time_base: Fraction,
+    known: int = 0,
+) -> Iterator[tuple[int, Frame, bool]]:
+    """Each frame with the number of its shot, and whether it can be taken up after it.
+
+    That is: whether later shots are found the same if all is forgotten that is before this frame.
+    It is not so within a flash.
 
     Args:
         frames: in the order of their times; plane 0 is luma, or green.
@@ -40,15 +47,13 @@ def shots(
         cuts: "auto" (the detector), "off" (one shot), or times in seconds, increasing, where shots
             begin, as `read_cuts` gives them.
         time_base: seconds per unit of a frame's pts.
+        known: so many frames at the beginning are of one shot.
     """
     if cuts == "off":
-        numbered = ((0, frame) for frame in frames)
-    elif cuts == "auto":
-        numbered = _detected(frames, peak)
-    else:
-        numbered = _listed(frames, cuts, time_base)
-    for _, shot in groupby(numbered, key=lambda item: item[0]):
-        yield (frame for _, frame in shot)
+        return ((0, frame, True) for frame in frames)
+    if cuts == "auto":
+        return _detected(frames, peak, known)
+    return _listed(frames, cuts, time_base)
 
 
 def read_cuts(path: str | os.PathLike[str]) -> list[Fraction]:
@@ -129,11 +134,14 @@ def _correlation(one: np.ndarray, other: np.ndarray) -> float:
     return float((one * other).mean()) / spread
 
 
-def _detected(frames: Iterable[Frame], peak: int) -> Iterator[tuple[int, Frame]]:
-    """Each frame with the number of its shot. Reads ahead only where it suspects a cut."""
+def _detected(frames: Iterable[Frame], peak: int, known: int) -> Iterator[tuple[int, Frame, bool]]:
+    """As `shots`. Reads ahead only where it suspects a cut."""
     frames = iter(frames)
     ahead: deque[tuple[Frame, np.ndarray]] = deque()
     shot, last = 0, None
+    for frame in islice(frames, known):
+        last = thumbnail(frame.planes[0], peak)
+        yield shot, frame, True
     while True:
         if not ahead and not _read(frames, ahead, 1, peak):
             return
@@ -146,12 +154,12 @@ def _detected(frames: Iterable[Frame], peak: int) -> Iterator[tuple[int, Frame]]
             if after_flash is None:
                 shot += 1
             else:
-                yield shot, frame
+                yield shot, frame, False
                 for _ in range(after_flash):
-                    yield shot, ahead.popleft()[0]
+                    yield shot, ahead.popleft()[0], False
                 frame, seen = ahead.popleft()
         last = seen
-        yield shot, frame
+        yield shot, frame, True
 
 
 def _read(frames: Iterator[Frame], ahead: deque, count: int, peak: int) -> bool:
@@ -165,10 +173,10 @@ def _read(frames: Iterator[Frame], ahead: deque, count: int, peak: int) -> bool:
 
 def _listed(
     frames: Iterable[Frame], cuts: list[Fraction], time_base: Fraction
-) -> Iterator[tuple[int, Frame]]:
+) -> Iterator[tuple[int, Frame, bool]]:
     shot = 0
     for frame in frames:
         # Lists are written with three decimals, or six.
         while shot < len(cuts) and cuts[shot] <= frame.pts * time_base + Fraction(1, 1000):
             shot += 1
-        yield shot, frame
+        yield shot, frame, True

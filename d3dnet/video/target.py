@@ -161,7 +161,9 @@ def target_of(
     """
     codec = encoding.codec
     for option in ("crf", "preset"):
-        if getattr(encoding, option) is not None and not has_option(program, f"encoder={codec}", option):
+        if getattr(encoding, option) is not None and not has_option(
+            program, f"encoder={codec}", option
+        ):
             raise OutputError(f"--{option}: the encoder {codec} has no such setting; leave it out")
     formats = pixel_formats(program, codec)
     if encoding.pixel_format is not None:

@@ -33,11 +33,11 @@ def compared(clip, result):
 
 @pytest.fixture(scope="module")
 def result(clip):
-    reports = []
+    events = []
     path = upscale_video(
-        clip, clip.with_name("out.mkv"), model="bicubic", ffmpeg=BUNDLED.path, report=reports.append
+        clip, clip.with_name("out.mkv"), model="bicubic", ffmpeg=BUNDLED.path, watch=events.append
     )
-    assert reports[0].faults == []
+    assert events[-1].audit.faults == []
     return path
 
 
@@ -77,9 +77,8 @@ def test_what_is_changed_afterwards_is_a_fault_of_that_name(clip, result, tmp_pa
     assert {row.name for row in compared(clip, changed).faults} == names
 
 
-def test_an_unfaithful_result_is_an_error_and_leaves_nothing_behind(clip, tmp_path):
-    # A rate that the encoder is made to keep by dropping frames.
-    with pytest.raises(OutputError, match=r"not kept, as it differs.*frames: 25 became"):
+def test_an_encoder_that_drops_frames_is_an_error_and_leaves_nothing_behind(clip, tmp_path):
+    with pytest.raises(OutputError, match=r"ffmpeg wrote 7 pictures of 25"):
         upscale_video(
             *(clip, tmp_path / "out.mkv"),
             model="bicubic",
@@ -87,6 +86,17 @@ def test_an_unfaithful_result_is_an_error_and_leaves_nothing_behind(clip, tmp_pa
             ffmpeg_args=["-fps_mode:v:0", "cfr", "-r:v:0", "5", "-enc_time_base:v:0", "1/5"],
         )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unfaithful_result_is_an_error_and_does_not_get_its_name(clip, tmp_path):
+    with pytest.raises(OutputError, match=r"not kept, as it differs.*picture: scaled down became"):
+        upscale_video(
+            *(clip, tmp_path / "out.mkv"),
+            model="bicubic",
+            ffmpeg=BUNDLED.path,
+            ffmpeg_args=["-filter:v", "negate"],
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mkv.d3dnet"]
 
 
 def test_variable_times_survive_so_nothing_is_dropped_or_doubled(tmp_path):

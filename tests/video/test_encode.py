@@ -90,7 +90,9 @@ def write(path, what, source, program, times, frames=None):
                 for planes, pts in zip(frames[part], times[part], strict=True):
                     sink.write(planes, pts)
     if times[0] < 0:
-        source = SimpleNamespace(**{**vars(source), "images": None, "end": None, "first_pts": times[0]})
+        source = SimpleNamespace(
+            **{**vars(source), "images": None, "end": None, "first_pts": times[0]}
+        )
     join(segments, path, what, source, program, sound_of(source))
     for segment in segments:
         segment.unlink()

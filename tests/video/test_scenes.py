@@ -31,7 +31,11 @@ def view(picture, row=0, column=0):
 def starts(lumas, cuts="auto"):
     """Index of the first frame of each shot."""
     frames = (Frame((luma.astype(np.uint8),), n) for n, luma in enumerate(lumas))
-    return [next(iter(list(s))).pts for s in shots(frames, 255, cuts, Fraction(1, 25))]
+    found = list(shots(frames, 255, cuts, Fraction(1, 25)))
+    before = [None, *(shot for shot, _, _ in found)]
+    return [
+        frame.pts for last, (shot, frame, _) in zip(before, found, strict=False) if shot != last
+    ]
 
 
 ONE, TWO, THREE = texture(1), texture(2), texture(3)
@@ -49,8 +53,8 @@ def test_shots_of_one_frame_are_found():
 def test_every_frame_comes_out_once_and_in_order():
     lumas = [view(p) for p in (ONE, ONE, TWO, TWO, TWO, THREE)]
     frames = (Frame((luma.astype(np.uint8),), n) for n, luma in enumerate(lumas))
-    found = [[f.pts for f in shot] for shot in shots(frames, 255, "auto", Fraction(1))]
-    assert found == [[0, 1], [2, 3, 4], [5]]
+    found = [(shot, f.pts) for shot, f, _ in shots(frames, 255, "auto", Fraction(1))]
+    assert found == [(0, 0), (0, 1), (1, 2), (1, 3), (1, 4), (2, 5)]
 
 
 @pytest.mark.parametrize("length", [1, 2, 3])
@@ -104,9 +108,9 @@ def test_nothing_is_read_ahead_where_nothing_happens():
             read.append(n)
             yield Frame((view(ONE, 0, n).astype(np.uint8),), n)
 
-    shot = next(shots(frames(), 255, "auto", Fraction(1)))
+    found = shots(frames(), 255, "auto", Fraction(1))
     for n in range(5):
-        assert next(shot).pts == n
+        assert next(found)[1].pts == n
         assert len(read) == n + 1
 
 
@@ -140,3 +144,23 @@ def test_real_clips_have_no_cuts_and_joined_ones_have_one():
         assert starts(clip) == [0]
     found = [starts(a + b) == [0, len(a)] for a, b in pairwise(clips)]
     assert sum(found) >= len(found) - 1
+
+
+@pytest.mark.parametrize("flashes", [[3], [3, 4], [3, 5, 7], [3, 4, 6, 9, 10]])
+def test_taken_up_after_a_frame_that_says_so_the_same_shots_are_found(flashes):
+    scene = [ONE] * 12 + [TWO] * 5 + [THREE] * 4
+    lumas = [np.full_like(view(p), 250) if n in flashes else view(p) for n, p in enumerate(scene)]
+    frames = [Frame((luma.astype(np.uint8),), n) for n, luma in enumerate(lumas)]
+    whole = list(shots(frames, 255, "auto", Fraction(1)))
+    cuts = [n for n in range(1, len(whole)) if whole[n][0] != whole[n - 1][0]]
+    taken_up = 0
+    for first in range(3, len(frames)):
+        if not whole[first - 1][2]:
+            continue
+        begin = max(n for n in [0, *cuts] if n <= first)
+        begin = max(begin, first - 2)
+        found = list(shots(frames[begin:], 255, "auto", Fraction(1), known=first - begin))
+        again = [begin + n for n in range(1, len(found)) if found[n][0] != found[n - 1][0]]
+        assert again == [n for n in cuts if n >= max(first, begin + 1)]
+        taken_up += 1
+    assert 10 < taken_up < len(frames) - 3

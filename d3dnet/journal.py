@@ -1,0 +1,240 @@
+"""The work folder of an unfinished result, and the journal in it: what is done, whatever happens.
+
+The journal is a file of JSON lines that is only appended to, each line on the disk before the work
+goes on. Its first line says what is made of what, and how; work on anything else is refused. A last
+line that a crash tore off counts for nothing.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from d3dnet.video.encode import sync
+from d3dnet.video.errors import OutputError
+
+SUFFIX = ".d3dnet"
+JOURNAL, LOCK = "journal.jsonl", "lock"
+LONGEST_NAME = 200  # bytes; file systems allow 255
+
+
+class BusyError(OutputError):
+    """Another process works on the same output."""
+
+
+class OtherWorkError(OutputError):
+    """The work folder holds unfinished work on something else."""
+
+
+def work_folder(path: Path, parent: Path | None = None) -> Path:
+    """Where work on the result `path` is kept: beside it, or in `parent`."""
+    name = path.name
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        name = f"{name[:40]}.{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}"
+    return (parent or path.parent) / (name + SUFFIX)
+
+
+class Lock:
+    """A file that one process holds, until it ends, however it ends.
+
+    Raises:
+        BusyError: another one holds it.
+    """
+
+    def __init__(self, path: Path, what: Path) -> None:
+        self._path = path
+        while True:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = open(path, "a+b")
+            try:
+                _lock(file)
+            except OSError:
+                file.close()
+                raise BusyError(
+                    f"{what}: another process works on it; wait for it, or choose another name"
+                ) from None
+            # Whoever held it may have removed it meanwhile.
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.stat(path), os.fstat(file.fileno())):
+                    break
+            file.close()
+        self._file = file
+
+    def release(self) -> None:
+        """Let others have it."""
+        self._file.close()
+
+    def remove(self) -> None:
+        """Let others have it, and remove it with its folder, if nothing else is there."""
+        if os.name == "nt":  # where nothing that is open can be removed
+            self.release()
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+            self._path.parent.rmdir()
+        self.release()
+
+
+class Journal:
+    """What is done for a result, in folders that one process at a time has: a context manager.
+
+    Leaving it removes the folders if nothing was done yet, or `finished` is set: all was.
+
+    Args:
+        path: the result.
+        parent: where to keep the work; None for the result's own folder.
+
+    Attributes:
+        folder: where work is kept; beside: a folder next to the result, on the same disk.
+        header: the first line, or None; records: all others, in their order.
+
+    Raises:
+        BusyError: another process works on the result.
+    """
+
+    def __init__(self, path: Path, parent: Path | None = None) -> None:
+        self.beside = work_folder(path)
+        self.folder = work_folder(path, parent)
+        self.finished = False
+        self._what = path
+        self._locks = [Lock(self.beside / LOCK, path)]
+        if self.folder != self.beside:
+            try:
+                self._locks.append(Lock(self.folder / LOCK, path))
+            except BaseException:
+                self._locks[0].remove()
+                raise
+        self._path = self.folder / JOURNAL
+        self.header, *self.records = [*_whole_lines(self._path)] or [None]
+        self._cut_off_rest()
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.finished or not self.records:
+            self.restart()
+            for lock in self._locks:
+                lock.remove()
+        else:
+            for lock in self._locks:
+                lock.release()
+
+    def begin(self, made_of: Mapping[str, Any], plan: Mapping[str, Any]) -> None:
+        """Go on with the work that is there, or begin.
+
+        Args:
+            made_of: what decides on the result: names and values that JSON can hold.
+            plan: what was decided at the beginning, and holds until the end.
+
+        Raises:
+            OtherWorkError: the work that is there is of something else; names what differs.
+        """
+        made_of = json.loads(json.dumps(made_of))
+        if self.header is None:
+            self._append({"made_of": made_of, "plan": dict(plan), "key": key(made_of, plan)})
+            self.header = {"made_of": made_of, "plan": dict(plan)}
+            sync(self.folder)
+            return
+        there = self.header.get("made_of", {})
+        if key(there, self.plan) != self.header.get("key", key(there, self.plan)):
+            differences = ["its journal is damaged"]
+        else:
+            differences = [
+                f"{name}: {there.get(name)} there, {made_of.get(name)} now"
+                for name in sorted({*there, *made_of})
+                if there.get(name) != made_of.get(name)
+            ]
+        if differences:
+            raise OtherWorkError(
+                f"{self._what}: {self.folder} holds unfinished work of another kind "
+                f"({'; '.join(differences)}); run the command that began it, or use --restart"
+            )
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """What was decided at the beginning; {} before that."""
+        return dict(self.header.get("plan", {})) if self.header else {}
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add a line, and have it on the disk."""
+        self._append(record)
+        self.records.append(dict(record))
+
+    def restart(self) -> None:
+        """Forget and remove all that was done."""
+        self.header, self.records = None, []
+        for folder in {self.folder, self.beside}:
+            for path in sorted(folder.iterdir(), key=lambda path: path.name != JOURNAL):
+                if path.name != LOCK:
+                    remove(path)
+
+    def _cut_off_rest(self) -> None:
+        """What follows the last whole line, or the next one would be a part of it."""
+        if self._path.exists():
+            lines = self._path.read_bytes().splitlines(keepends=True)
+            whole = len(self.records) + (self.header is not None)
+            os.truncate(self._path, sum(map(len, lines[:whole])))
+
+    def _append(self, record: Mapping[str, Any]) -> None:
+        with open(self._path, "ab") as file:
+            size = file.tell()
+            try:
+                file.write(json.dumps(record).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.truncate(self._path, size)
+                raise
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a result was complete in this folder, but for giving it its name."""
+    return any("complete" in record for record in _whole_lines(folder / JOURNAL))
+
+
+def key(made_of: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
+    """SHA-256 of what decides on every frame."""
+    text = json.dumps([made_of, plan], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def remove(path: Path) -> None:
+    """A file, or a folder with all that is in it."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """What the file holds up to the first line that is none."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return
+    for line in data.splitlines(keepends=True):
+        try:
+            record = json.loads(line) if line.endswith(b"\n") else None
+        except ValueError:
+            record = None
+        if not isinstance(record, dict):
+            return
+        yield record
+
+
+if os.name == "nt":
+    import msvcrt
+
+    def _lock(file) -> None:
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+else:
+    import fcntl
+
+    def _lock(file) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
