@@ -35,6 +35,14 @@ PRECISIONS = {
 class CheckpointError(ValueError):
     """A weights file that is missing, damaged, or not of a D3Dnet; the message is one line."""
 
+    exit_code = 1
+
+
+class DeviceError(ValueError):
+    """A device that this machine, or this torch, does not have."""
+
+    exit_code = 3
+
 
 def load_model(
     name_or_path: str | os.PathLike[str] = "d3dnet",
@@ -121,7 +129,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
     if device.type not in present:
         raise ValueError(f"device: got {str(device)!r}; {accepted}")
     if not present[device.type]:
-        raise ValueError(
+        raise DeviceError(
             f"device: got {str(device)!r}, which torch {torch.__version__} does not find on this "
             "machine; use --device cpu or install a torch built for it"
         )

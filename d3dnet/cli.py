@@ -1,6 +1,8 @@
 """The command line: `d3dnet COMMAND ...`. It only reads arguments and says what happens.
 
-Exit codes: 0 done, 1 the input, output or weights are at fault, 2 wrong usage, 130 interrupted.
+Exit codes: 0 done; 1 the input, output or weights are at fault; 2 wrong usage; 3 the environment is
+(ffmpeg, device, disk); 4 interrupted, and the same command goes on; 5 done with warnings, where
+--strict was given; 130 interrupted, of commands that begin again.
 """
 
 import argparse
@@ -12,19 +14,26 @@ from collections.abc import Sequence
 
 import d3dnet
 from d3dnet.commands import doctor, evaluate, info, offsets, preview, train, upscale
-from d3dnet.commands.common import complain, one_line
+from d3dnet.commands.common import exit_code, one_line
+from d3dnet.commands.console import Console
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
     options = build_parser().parse_args(arguments)
-    warnings.showwarning = _show_warning
+    options.console = console = Console(
+        as_json=getattr(options, "json", False),
+        quiet=getattr(options, "quiet", False),
+        verbose=getattr(options, "verbose", False),
+    )
+    warnings.showwarning = console.warn
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         return options.run(options)
     except KeyboardInterrupt:
-        complain("interrupted; nothing was written")
-        return 130
+        code = getattr(options, "interrupted", 130)
+        console.complain("interrupted", code)
+        return code
     except BrokenPipeError:
         # Whoever read our output has gone; keep Python from saying so again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -32,8 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("D3DNET_TRACEBACK"):
             raise
-        complain(one_line(error))
-        return 1
+        code = exit_code(error)
+        console.complain(one_line(error), code)
+        return code
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -44,10 +54,6 @@ def build_parser() -> argparse.ArgumentParser:
     for command in (upscale, info, preview, evaluate, train, offsets, doctor):
         command.add(commands)
     return parser
-
-
-def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    complain(f"warning: {' '.join(str(message).split())}")
 
 
 def _interrupt(*_: object) -> None:

@@ -21,7 +21,7 @@ from d3dnet.video.decode import Reading, VideoSource
 from d3dnet.video.encode import SegmentSink
 from d3dnet.video.ffmpeg import Program
 from d3dnet.video.images import is_pattern
-from d3dnet.video.target import Target
+from d3dnet.video.target import Target, segment_format
 
 CHUNK = 8  # frames that the network computes together
 
@@ -80,7 +80,8 @@ class Job:
 
     def path_of(self, number: int) -> Path:
         """The file of a segment; or a folder, of numbered images."""
-        return self.folder / f"{number:06d}{'' if is_pattern(self.output) else '.nut'}"
+        suffix = "" if is_pattern(self.output) else f".{segment_format(self.target)}"
+        return self.folder / f"{number:06d}{suffix}"
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,14 @@
 """Runs in processes of their own that can be killed; their networks write down what they see."""
 
 import multiprocessing
+import resource
+import signal
 import time
 from pathlib import Path
 
 import torch
 
+import d3dnet.video
 from d3dnet.model import D3Dnet
 from d3dnet.upscale import upscale_video
 from tests.test_model import with_offsets
@@ -41,8 +44,20 @@ def upscale(source: Path, output: Path, seen: Path, seconds: float = 0, **option
     upscale_video(source, output, model=Counting(seen, seconds), codec="ffv1", **options)
 
 
-def start(*arguments, **options):
-    """A process that runs `upscale`."""
-    process = _SERVER.Process(target=upscale, args=arguments, kwargs=options)
+def _upscale(output: Path, disk: int | None, *arguments, **options) -> None:
+    if disk is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (disk, disk))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        upscale(*arguments, **options)
+    except d3dnet.video.VideoError as error:
+        output.with_name("error").write_text(str(error))
+        raise SystemExit(error.exit_code) from None
+
+
+def start(source: Path, output: Path, *arguments, disk: int | None = None, **options):
+    """A process that runs `upscale`, where files have `disk` bytes at most."""
+    arguments = (output, disk, source, output, *arguments)
+    process = _SERVER.Process(target=_upscale, args=arguments, kwargs=options)
     process.start()
     return process

@@ -1,4 +1,5 @@
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,8 @@ import d3dnet
 import d3dnet.checkpoints
 import d3dnet.upscale
 from d3dnet.cli import build_parser, main
+from d3dnet.commands.console import Console
+from d3dnet.events import Progress, Start
 from d3dnet.video.decode import ON_ERROR
 from tests.video.clips import make_clip, video_times
 from tests.video.stand_in import BilinearNetwork
@@ -74,6 +77,7 @@ def test_options_reach_the_pipeline(clip, monkeypatch):
     words += (
         " --scale 1.5 --start 0:01 --end 70.5 --frames 9 --deinterlace --on-error conceal --fps 24"
     )
+    words += " --work-dir scratch --restart"
     words += " --no-audio --preset slow --pix-fmt yuv444p --ffmpeg-args=-tune_film"
     assert main([word.replace("_", " ") for word in words.split()]) == 0
     assert seen == {
@@ -86,6 +90,8 @@ def test_options_reach_the_pipeline(clip, monkeypatch):
         "deinterlace": True,
         "on_error": "conceal",
         "fps": "24",
+        "work_dir": "scratch",
+        "restart": True,
         "sound": False,
         "preset": "slow",
         "pix_fmt": "yuv444p",
@@ -127,17 +133,22 @@ def test_the_choices_of_the_command_line_are_those_of_the_library():
         (lambda p: None, ["in.mp4", "o.xyz"], "no video container"),
         (lambda p: None, ["in.mp4", "in.mp4"], "same file"),
         (lambda p: (p / "o.mp4").write_text("x"), ["in.mp4", "o.mp4"], "--overwrite"),
-        (lambda p: None, ["in.mp4", "o.mp4", "--codec", "x265"], "no video encoder 'x265'"),
-        (lambda p: None, ["in.mp4", "o.mp4", "--ffmpeg", "nowhere"], "nowhere"),
+        (lambda p: None, ["in.mp4", "o.mp4", "--codec", "x265"], "3 no video encoder 'x265'"),
+        (lambda p: None, ["in.mp4", "o.mp4", "--ffmpeg", "nowhere"], "3 nowhere"),
+        (lambda p: None, ["in.mp4", "o.mp4", "--scale", "5"], "2 scale: got 5.0; accepted is"),
+        (lambda p: None, ["in.mp4", "o.webm"], "3 Only VP8 or VP9"),
     ],
 )
-def test_what_is_at_fault_is_told_in_one_line_with_exit_code_one(
+def test_what_is_at_fault_is_told_in_one_line_and_by_the_exit_code(
     clip, stand_in, capsys, monkeypatch, prepare, arguments, complaint
 ):
+    # The code is 1 unless the complaint begins with another.
+    code = int(complaint[0]) if complaint[0].isdigit() else 1
+    complaint = complaint.removeprefix(f"{code} ")
     monkeypatch.chdir(clip.parent)
     prepare(clip.parent)
     before = sorted(os.listdir("."))
-    assert main(["upscale", *arguments]) == 1
+    assert main(["upscale", *arguments]) == code
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.count("\n") == 1
@@ -149,8 +160,13 @@ def test_what_is_at_fault_is_told_in_one_line_with_exit_code_one(
 def test_wrong_weights_and_devices_are_told_in_one_line(clip, capsys):
     weights = clip.with_name("wrong.safetensors")
     weights.write_bytes(b"these are no weights")
-    for option in (["--model", "nothing"], ["--model", str(weights)], ["--device", "abacus"]):
-        assert main(["upscale", str(clip), str(clip.with_name("o.mp4")), *option]) == 1
+    for code, option in (
+        (1, ["--model", "nothing"]),
+        (1, ["--model", str(weights)]),
+        (2, ["--device", "abacus"]),
+        (3, ["--device", "cuda:77"]),
+    ):
+        assert main(["upscale", str(clip), str(clip.with_name("o.mp4")), *option]) == code
         printed = capsys.readouterr()
         assert printed.err.count("\n") == 1
         assert "Traceback" not in printed.err
@@ -171,7 +187,7 @@ def test_several_inputs_go_into_a_folder_and_one_at_fault_does_not_stop_the_othe
     assert paths == [str(clip.with_name("results") / name) for name in ("in.mp4", "other.mkv")]
     assert main(["upscale", "in.mp4", "other.gif", "nowhere"]) == 1
     assert "OUTPUT is a folder" in capsys.readouterr().err
-    assert main(["upscale", "in.mp4", "sub/in.mov", "results"]) == 1
+    assert main(["upscale", "in.mp4", "sub/in.mov", "results"]) == 2
     assert "same name" in capsys.readouterr().err
 
 
@@ -213,7 +229,9 @@ def test_warnings_are_one_line_on_stderr(tmp_path, stand_in, capsys):
     assert "trained on SDR" in first
 
 
-def test_an_interruption_exits_with_130_and_leaves_nothing_behind(clip, monkeypatch, capsys):
+def test_an_interruption_exits_with_4_and_before_a_segment_is_done_nothing_stays(
+    clip, monkeypatch, capsys
+):
     class Interrupted(BilinearNetwork):
         def stream(self, frames, chunk=8):
             yield from itertools.islice(super().stream(frames), 2)
@@ -223,7 +241,7 @@ def test_an_interruption_exits_with_130_and_leaves_nothing_behind(clip, monkeypa
     monkeypatch.setattr(d3dnet.upscale, "load_model", lambda *_, **__: Interrupted())
     before = signal.getsignal(signal.SIGTERM)
     try:
-        assert main(["upscale", str(clip), str(clip.with_name("out.mp4"))]) == 130
+        assert main(["upscale", str(clip), str(clip.with_name("out.mp4"))]) == 4
     finally:
         signal.signal(signal.SIGTERM, before)
     assert "interrupted" in capsys.readouterr().err
@@ -249,3 +267,64 @@ def test_python_dash_m_works_and_an_error_there_has_no_traceback(tmp_path):
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1
     assert "-in.mp4: empty" in done.stderr
+
+
+def test_events_as_json_say_what_happens_and_nothing_else_is_on_stdout(tmp_path, stand_in, capsys):
+    clip = make_clip(
+        tmp_path / "in.mkv", rate="1", filters="setparams=color_trc=smpte2084", frames=25
+    )
+    output = tmp_path / "out.mp4"
+    assert main(["upscale", str(clip), str(output), "--json"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    events = [json.loads(line) for line in printed.out.splitlines()]
+    kinds = [event["event"] for event in events]
+    assert kinds[0] == "warning"
+    assert "trained on SDR" in events[0]["message"]
+    assert kinds[1] == "start"
+    assert (events[1]["width"], events[1]["height"], events[1]["done"]) == (128, 96, 0)
+    assert events[1]["output"] == str(output)
+    segments = [event for event in events if event["event"] == "segment"]
+    assert [(event["segment"], event["first"]) for event in segments] == [(0, 0), (1, 9), (2, 18)]
+    assert sum(event["frames"] for event in segments) == 25
+    progress = [event for event in events if event["event"] == "progress"][-1]
+    assert (progress["done"], progress["frames"], progress["segment"]) == (25, 25, 2)
+    assert progress["fps"] > 0
+    assert kinds[-1] == "done"
+    rows = {row["name"]: row for row in events[-1]["audit"]["rows"]}
+    assert (rows["frames"]["source"], rows["frames"]["fits"]) == ("25", True)
+
+
+def test_an_error_is_an_event_too(tmp_path, capsys):
+    assert main(["upscale", "nothing.mp4", str(tmp_path / "o.mp4"), "--json"]) == 1
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["code"] == 1
+    assert "no such file" in printed.err
+
+
+def test_quiet_is_only_the_result_and_verbose_tells_of_every_segment(clip, stand_in, capsys):
+    output = clip.with_name("out.mp4")
+    assert main(["upscale", str(clip), str(output), "-q"]) == 0
+    assert capsys.readouterr() == (f"{output}\n", "")
+    assert main(["upscale", str(clip), str(output), "-v", "--overwrite"]) == 0
+    assert "segment 0 is finished: frames 0 to 4" in capsys.readouterr().err
+
+
+def test_strict_makes_warnings_count(tmp_path, stand_in, capsys):
+    clip = make_clip(tmp_path / "hdr.mp4", filters="setparams=color_trc=smpte2084", frames=2)
+    assert main(["upscale", str(clip), str(tmp_path / "a.mp4"), "--strict"]) == 5
+    assert (tmp_path / "a.mp4").exists()
+    plain = make_clip(tmp_path / "plain.mp4", frames=2)
+    assert main(["upscale", str(plain), str(tmp_path / "b.mp4"), "--strict"]) == 0
+
+
+def test_on_a_terminal_there_is_one_bar(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    console = Console()
+    console.show(Start(Path("a"), Path("b"), Path("w"), 8, 8, 40, 10, {}))
+    for done in range(11, 41):
+        console.show(Progress(done, 40, done // 20))
+    console.close()
+    shown = capsys.readouterr().err.split("\r")[-1]
+    assert "40/40" in shown
+    assert "segment 2" in shown

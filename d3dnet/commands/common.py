@@ -58,5 +58,12 @@ def one_line(error: Exception) -> str:
     return text if known else f"{type(error).__name__}: {text}"
 
 
+def exit_code(error: Exception) -> int:
+    """1 what was given is at fault, 2 how it was asked for, 3 where it runs; see `d3dnet.cli`."""
+    if type(error).__name__ in ("OutOfMemoryError", "MemoryError"):
+        return 3
+    return getattr(error, "exit_code", 2 if isinstance(error, ValueError) else 1)
+
+
 def complain(message: str) -> None:
     print(f"d3dnet: {message}", file=sys.stderr)

@@ -4,10 +4,9 @@ import argparse
 import os
 import shlex
 from pathlib import Path
-from typing import Any
 
 import d3dnet
-from d3dnet.commands.common import MODES, add_network_options, complain, one_line
+from d3dnet.commands.common import MODES, add_network_options, exit_code, one_line
 
 ON_ERROR = ("fail", "conceal", "stop")
 
@@ -81,15 +80,32 @@ def add(commands: argparse._SubParsersAction) -> None:
         help="further words for ffmpeg, in one: --ffmpeg-args='-tune film'",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing OUTPUT")
+    work = parser.add_argument_group("unfinished work", "the same command goes on with it")
+    work.add_argument(
+        "--work-dir", metavar="DIR", help="keep it in a folder in this one, not beside OUTPUT"
+    )
+    work.add_argument("--restart", action="store_true", help="forget it")
+    told = parser.add_argument_group("what is told")
+    told.add_argument("--json", action="store_true", help="events on stdout, a JSON object a line")
+    told.add_argument("-q", "--quiet", action="store_true", help="only errors, and the result")
+    told.add_argument("-v", "--verbose", action="store_true", help="also every segment")
+    told.add_argument(
+        "--strict", action="store_true", help="exit with 5 if all is done, but with warnings"
+    )
     parser.add_argument(
         "--ffmpeg",
         metavar="PROGRAM",
         help="ffmpeg program (default: $FFMPEG, else the one on the PATH, else the bundled one)",
     )
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=_run, interrupted=4)
 
 
 def _run(options: argparse.Namespace) -> int:
+    code = _upscale_all(options)
+    return 5 if options.strict and code == 0 and options.console.warnings else code
+
+
+def _upscale_all(options: argparse.Namespace) -> int:
     output = Path(options.output)
     if len(options.inputs) == 1 and not output.is_dir():
         return _upscale_one(options, options.inputs[0], output)
@@ -105,8 +121,8 @@ def _run(options: argparse.Namespace) -> int:
         except Exception as error:
             if len(names) == 1 or os.environ.get("D3DNET_TRACEBACK"):
                 raise
-            complain(one_line(error))
-            code = 1
+            code = code or exit_code(error)
+            options.console.complain(one_line(error), exit_code(error))
     return code
 
 
@@ -124,58 +140,35 @@ def _result_name(name: Path, alone: bool) -> str:
 
 
 def _upscale_one(options: argparse.Namespace, source: str | Path, output: Path) -> int:
-    from d3dnet.events import Done, Progress
-
-    bar = None
-
-    def watch(event: Any) -> None:
-        nonlocal bar
-        if isinstance(event, Progress):
-            # The container's count is an estimate: never show more than all.
-            total = max(event.done, event.frames) if event.frames else None
-            if bar is None:
-                from tqdm import tqdm
-
-                bar = tqdm(desc="upscaling", unit=" frames", total=total, dynamic_ncols=True)
-            bar.total = total
-            bar.update(event.done - bar.n)
-        elif isinstance(event, Done):
-            if bar is not None:
-                bar.close()
-            print(event.audit.table())
-
-    try:
-        path = d3dnet.upscale_video(
-            source,
-            output,
-            model=options.model,
-            device=options.device,
-            precision=options.precision,
-            mode=options.mode,
-            cuts=options.cuts,
-            scale=options.scale,
-            height=options.height,
-            width=options.width,
-            start=options.start,
-            end=options.end,
-            frames=options.frames,
-            deinterlace=options.deinterlace,
-            on_error=options.on_error,
-            fps=options.fps,
-            sound=not options.no_audio,
-            codec=options.codec,
-            crf=options.crf,
-            preset=options.preset,
-            pix_fmt=options.pix_fmt,
-            ffmpeg_args=options.ffmpeg_args,
-            overwrite=options.overwrite,
-            ffmpeg=options.ffmpeg,
-            watch=watch,
-        )
-    finally:
-        if bar is not None:
-            bar.close()
-    print(path)
+    d3dnet.upscale_video(
+        source,
+        output,
+        model=options.model,
+        device=options.device,
+        precision=options.precision,
+        mode=options.mode,
+        cuts=options.cuts,
+        scale=options.scale,
+        height=options.height,
+        width=options.width,
+        start=options.start,
+        end=options.end,
+        frames=options.frames,
+        deinterlace=options.deinterlace,
+        on_error=options.on_error,
+        fps=options.fps,
+        sound=not options.no_audio,
+        codec=options.codec,
+        crf=options.crf,
+        preset=options.preset,
+        pix_fmt=options.pix_fmt,
+        ffmpeg_args=options.ffmpeg_args,
+        overwrite=options.overwrite,
+        ffmpeg=options.ffmpeg,
+        work_dir=options.work_dir,
+        restart=options.restart,
+        watch=options.console.show,
+    )
     return 0
 
 

@@ -13,7 +13,13 @@ from d3dnet.video.hdr import encoder_parameters
 from d3dnet.video.images import escaped, is_pattern
 from d3dnet.video.picture import UNSPECIFIED
 from d3dnet.video.streams import COVER_TYPES, MATROSKA, QUICKTIME, TRANSPORT, Kept
-from d3dnet.video.target import FRAME_CLOCK_SUFFIXES, Target, encoder_time_base, muxers_of
+from d3dnet.video.target import (
+    FRAME_CLOCK_SUFFIXES,
+    Target,
+    encoder_time_base,
+    muxers_of,
+    segment_format,
+)
 
 DEFAULT_CRF = {"libx264": 18, "libx264rgb": 18, "libx265": 20, "libsvtav1": 24, "libvpx-vp9": 24}
 HEADED_CODECS = ("mpeg4", "libxvid")  # whose headers are not repeated among the pictures
@@ -32,7 +38,7 @@ def segment_command(
     """The command that encodes the raw pictures in the NUT on its standard input.
 
     Args:
-        path: a segment, as NUT; or a printf pattern of images.
+        path: a segment; or a printf pattern of images.
         suffix: extension of the result that the segment is for; `number`: of the first image.
     """
     encoding, tags = target.encoding, _colour_options(target)
@@ -59,7 +65,7 @@ def segment_command(
         url = f"file:{escaped(path)}"
         options |= {"f": "image2", "start_number": number}
     else:
-        options["f"] = "nut"
+        options["f"] = segment_format(target)
     if target.encoder_format not in (None, target.layout.pixel_format):
         options["sws_flags"] = "accurate_rnd+full_chroma_int"
     words, _ = sorted_arguments(encoding.arguments, suffix, program)
@@ -76,7 +82,6 @@ def join_command(
     delay: Fraction = Fraction(0),
     cover_files: Sequence[Path] = (),
     only_one_frame: bool = False,
-    pipe: str = "nut",
 ) -> list[str]:
     """The command that reads coded pictures on its standard input, the rest from `source`.
 
@@ -85,10 +90,9 @@ def join_command(
         delay: seconds added to the source's times.
         cover_files: covers as files, for Matroska, where they are attachments.
         only_one_frame: stop after one picture and one packet of sound.
-        pipe: the container on standard input.
     """
     suffix, encoding = path.suffix.lower(), target.encoding
-    pictures = ffmpeg.input("pipe:0", format=pipe)
+    pictures = ffmpeg.input("pipe:0", format=segment_format(target))
     # An edit list ends with the last picture: it must have a duration.
     filters = f"setts=pts=PTS:dts=DTS:duration=max(1\\,1/({float(target.frame_rate):.6f}*TB))"
     if suffix in TRANSPORT and encoding.codec in HEADED_CODECS:

@@ -120,7 +120,7 @@ class SegmentSink:
     aborted one.
 
     Args:
-        path: the segment, a NUT file; or a folder of numbered images.
+        path: the segment, a file as `segment_format` says; or a folder of numbered images.
         target: what is written.
         program: the ffmpeg program.
         result: name of what the segment is a part of; its extension chooses the encoder's clock.
@@ -215,7 +215,7 @@ class SegmentSink:
 
 def packet_times(path: Path) -> list[int]:
     """When the coded pictures of a segment are shown, in order, in units of its time base."""
-    with av.open(f"file:{path}", format="nut") as container:
+    with av.open(f"file:{path}") as container:
         return sorted(packet.pts for packet in container.demux(video=0) if packet.size)
 
 

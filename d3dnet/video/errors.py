@@ -2,7 +2,12 @@
 
 
 class VideoError(Exception):
-    """Base of the errors below."""
+    """Base of the errors below.
+
+    `exit_code` is what the command line exits with: 1 for input and output, 3 for the environment.
+    """
+
+    exit_code = 1
 
 
 class InputError(VideoError):
@@ -16,10 +21,16 @@ class OutputError(VideoError):
 class ProgramError(VideoError):
     """No usable ffmpeg program, or it lacks what was asked of it."""
 
+    exit_code = 3
+
 
 class EncoderError(OutputError):
     """The ffmpeg program stopped before the result was complete."""
 
+    exit_code = 3
+
 
 class DiskError(OutputError):
     """The disk is full."""
+
+    exit_code = 3

@@ -1,6 +1,5 @@
 """Segments to a file, without encoding again; all else is copied from the source."""
 
-import io
 import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -17,10 +16,9 @@ from d3dnet.video.errors import EncoderError
 from d3dnet.video.ffmpeg import Program
 from d3dnet.video.images import is_pattern
 from d3dnet.video.streams import Kept, sound_encoders
-from d3dnet.video.target import Target
+from d3dnet.video.target import Target, segment_format
 
 MAX_REORDER = 16  # pictures that one is coded before its turn at most, in any codec
-# PyAV's NUT has no names for codecs at home in QuickTime, none of which reorders.
 QUICKTIME_PIPE = {"movflags": "frag_keyframe+empty_moov+default_base_moof+frag_discont"}
 
 
@@ -39,7 +37,7 @@ def join(
     Pictures keep the times that they have in their segments; durations are not looked at.
 
     Args:
-        segments: NUT files of one encoder and settings, in the order of their times.
+        segments: files of one encoder and settings, in the order of their times.
         path: a temporary name: it is not complete until this returns, and removed on errors.
         target, source, program, kept: as what is written, what it is made from, and by.
         only_one_frame: stop after one picture and one packet of sound.
@@ -53,7 +51,7 @@ def join(
     try:
         if kept.covers and not only_one_frame and path.suffix.lower() == ".mkv":
             covers = _extracted_covers(source, kept, path)
-        pipe = _pipe_format(segments[0])
+        pipe = segment_format(target)
         command = join_command(
             path,
             target,
@@ -63,7 +61,6 @@ def join(
             delay=time_offset(source) * target.time_base,
             cover_files=covers,
             only_one_frame=only_one_frame,
-            pipe=pipe,
         )
         feed = Feed(command, program, path, pipe, QUICKTIME_PIPE if pipe == "mov" else {})
         try:
@@ -141,34 +138,26 @@ def check(
     return kept
 
 
-def _pipe_format(segment: Path) -> str:
-    with av.open(f"file:{segment}", format="nut") as container:
-        try:
-            with av.open(io.BytesIO(), "w", format="nut") as nut:
-                nut.add_stream_from_template(container.streams.video[0], opaque=True)
-        except ValueError:
-            return "mov"
-    return "nut"
-
-
 def _packets(segments: Sequence[Path], pipe: av.container.OutputContainer) -> Iterator[av.Packet]:
     """Coded pictures of all segments, for one stream of `pipe`; their decoding times increase."""
     stream = header = None
     shown: deque[int] = deque()
     for path in segments:
-        with av.open(f"file:{path}", format="nut") as container:
+        with av.open(f"file:{path}") as container:
             video = container.streams.video[0]
             if stream is None:
                 header = video.codec_context.extradata
                 stream = pipe.add_stream_from_template(video, opaque=True)
                 stream.time_base = video.time_base
+                stream.metadata.update(video.metadata)
             if video.codec_context.extradata != header:
                 raise EncoderError(
                     f"{path}: the encoder began it otherwise than the segments before it, so that "
                     "they do not join; choose another --codec"
                 )
             times = packet_times(path)
-            shown = shown or deque(range(times[0] - MAX_REORDER, times[0]))
+            if not shown and pipe.format.name == "nut":  # what is in others is not reordered
+                shown.extend(range(times[0] - MAX_REORDER, times[0]))
             packets = (packet for packet in container.demux(video) if packet.size)
             for packet, time in zip(packets, times, strict=True):
                 # As long before it is shown as any codec may need; ffmpeg makes it less.

@@ -23,6 +23,7 @@ from d3dnet.video.streams import MATROSKA
 DEFAULT_CODEC = "libx264"
 RGB_CODECS = ("png", "tiff", "bmp", "qtrle")  # YCbCr is made RGB for these, by the program
 ALPHA_IN_MATROSKA_ONLY = ("libvpx", "libvpx-vp9")  # beside the picture, where there is room for it
+QUICKTIME_CODECS = ("prores", "prores_ks", "prores_aw", "dnxhd", "qtrle", "smc", "avrp", "dxv")
 NO_ALPHA = ("libx265",)  # it takes alpha, but FFmpeg does not read it again
 BT601 = 6  # matrix tag of the YCbCr that RGB is made into: H.273's SMPTE 170M
 
@@ -266,6 +267,13 @@ def warn_of_alpha(path: Path, target: Target) -> None:
         "cannot hold here; .mkv with --codec ffv1 and .mov with --codec prores_ks can",
         stacklevel=3,
     )
+
+
+def segment_format(target: Target) -> str:
+    """FFmpeg's name of the container that holds what the encoder makes, until all is joined."""
+    if target.layout.alpha and target.encoding.codec in ALPHA_IN_MATROSKA_ONLY:
+        return "matroska"
+    return "mov" if target.encoding.codec in QUICKTIME_CODECS else "nut"
 
 
 def encoder_time_base(target: Target, suffix: str) -> Fraction:

@@ -156,6 +156,39 @@ def test_times_are_exact_to_one_tick_of_the_container(
     assert worst <= (0 if (time_base / tick).denominator == 1 else tick)
 
 
+@pytest.mark.parametrize(
+    ("codec", "pixel_format", "name"),
+    [
+        ("prores_ks", "yuv422p10le", "out.mov"),
+        ("mpeg4", "yuv420p", "out.ts"),
+        ("mpeg4", "yuv420p", "out.mp4"),
+        ("libx265", "yuv420p", "out.ts"),
+        ("libsvtav1", "yuv420p10le", "out.mp4"),
+        ("libvpx-vp9", "yuv420p", "out.webm"),
+        ("ffv1", "yuv444p", "out.mkv"),
+    ],
+)
+@pytest.mark.parametrize("start", [0, 40000])
+def test_segments_of_every_codec_join(
+    tmp_path, program, silent_source, codec, pixel_format, name, start
+):
+    what = target(pixel_format, codec=codec, height=64, width=64)
+    times = [start + n * 512 for n in range(12)]
+    frames = [
+        [np.full(size, 40 + 10 * n, what.layout.dtype) for size in what.layout.plane_sizes(64, 64)]
+        for n in range(12)
+    ]
+    write(tmp_path / name, what, silent_source, program, times, frames)
+    found = video_times(tmp_path / name)
+    moved = found[0] - Fraction(start, 12800)  # no room before zero for reordering
+    assert abs(moved) <= (Fraction(1, 10) if name == "out.ts" else Fraction(1, 1000))
+    expected = [Fraction(pts, 12800) + moved for pts in times]
+    assert max(abs(a - b) for a, b in zip(found, expected, strict=True)) <= Fraction(1, 1000)
+    with av.open(str(tmp_path / name)) as container:
+        decoding = [packet.dts for packet in container.demux(video=0) if packet.dts is not None]
+    assert all(a < b for a, b in pairwise(decoding))
+
+
 @pytest.mark.parametrize("name", ["out.mkv", "out.mp4"])
 def test_pictures_before_zero_begin_at_zero_and_the_sound_moves_with_them(
     tmp_path, program, source, name
