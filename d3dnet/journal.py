@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,7 @@ class Journal:
                 self._locks[0].remove()
                 raise
         self._path = self.folder / JOURNAL
+        self._appending = threading.Lock()
         self.header, *self.records = [*_whole_lines(self._path)] or [None]
         self._cut_off_rest()
 
@@ -115,13 +117,18 @@ class Journal:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self.finished or not self.records:
+        if self.finished or not self.any_done:
             self.restart()
             for lock in self._locks:
                 lock.remove()
         else:
             for lock in self._locks:
                 lock.release()
+
+    @property
+    def any_done(self) -> bool:
+        """Whether there is anything to go on with."""
+        return any("segment" in record for record in self.records)
 
     def begin(self, made_of: Mapping[str, Any], plan: Mapping[str, Any]) -> None:
         """Go on with the work that is there, or begin.
@@ -160,9 +167,10 @@ class Journal:
         return dict(self.header.get("plan", {})) if self.header else {}
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Add a line, and have it on the disk."""
-        self._append(record)
-        self.records.append(dict(record))
+        """Add a line, and have it on the disk. From any thread."""
+        with self._appending:
+            self._append(record)
+            self.records.append(dict(record))
 
     def restart(self) -> None:
         """Forget and remove all that was done."""

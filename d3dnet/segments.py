@@ -10,7 +10,7 @@ import hashlib
 import os
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, islice
@@ -19,12 +19,14 @@ import av
 import numpy as np
 from torch import nn
 
+from d3dnet.plan import Plan
 from d3dnet.video.decode import VideoSource
 from d3dnet.video.errors import InputError
 from d3dnet.video.picture import Frame
 
 SHORTEST, LONGEST = Fraction(5), Fraction(9)  # seconds: a cut ends one; anything does (but a flash)
 EARLIER = (Fraction(0), Fraction(2), Fraction(10), None)  # seconds to seek before, when taking up
+REMEMBERED = 400  # frames, more than any network needs
 SAMPLES, SAMPLE = 64, 1 << 16  # of a source: places, and bytes at each, that tell it from others
 
 
@@ -69,30 +71,36 @@ class WarmUp:
         return max(shot, shot + (first - self.frames - shot) // self.chunk * self.chunk)
 
 
-def warm_up(network: nn.Module, mode: str, chunk: int) -> WarmUp:
+def warm_up(network: nn.Module, mode: str, plan: Plan) -> WarmUp:
     """What a network needs to make the very frames that it makes without a break."""
     if mode == "window":
         return WarmUp(network.window // 2)
-    radius = getattr(network, "temporal_radius", 0)
+    radius, chunk = getattr(network, "temporal_radius", 0), plan.chunk
     if radius == 0:
         return WarmUp(0)
+    if plan.block:
+        # Each block is made from the 2 radius frames before it, and ends a radius before its input.
+        return WarmUp(-(-2 * radius // plan.block) * plan.block - radius, plan.block)
     # A layer that looks n frames ahead in all gives frames in groups that end n before the chunks'.
     # Until its first whole group their shapes are others; `radius - n` more is what is seen of it.
     return WarmUp(max(radius, *(radius - n + -n % chunk for n in range(1, radius + 1))), chunk)
 
 
 def segmented(
-    shots: Iterable[tuple[int, Frame, bool]], time_base: Fraction, needs: WarmUp, begin: Segment
+    shots: Iterable[tuple[int, Frame, bool]],
+    time_base: Fraction,
+    needs: Callable[[], WarmUp],
+    begin: Segment,
 ) -> Iterator[tuple[Frame, Place]]:
     """Frames, each with its place.
 
     Args:
         shots: as `d3dnet.video.scenes.shots` gives them, from frame `begin.enter` on.
         time_base: seconds per unit of their pts.
-        needs: of the network.
+        needs: of the network, now.
         begin: the segment to begin with.
     """
-    recent: deque[tuple[int, int]] = deque(maxlen=needs.frames + needs.chunk)  # time, checksum
+    recent: deque[tuple[int, int]] = deque(maxlen=REMEMBERED)  # time, checksum
     segment, origin = begin, begin.enter
     last, can_end = None, True
     for index, (shot, frame, can_end_after) in enumerate(shots, begin.enter):
@@ -101,7 +109,7 @@ def segmented(
         origin = index if cut else origin
         age = (frame.pts - segment.pts) * time_base
         if index > segment.first and can_end and age >= (SHORTEST if cut else LONGEST):
-            enter = needs.start(index, origin)
+            enter = max(needs().start(index, origin), index + 1 - len(recent))
             seen = list(recent)[enter - index - 1 :]
             segment = Segment(
                 segment.number + 1, index, frame.pts, enter, seen[0][0], tuple(c for _, c in seen)

@@ -10,8 +10,9 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -24,10 +25,10 @@ from d3dnet.checkpoints import load_model
 from d3dnet.events import Done, Event, Kept, Progress, SegmentDone, Start
 from d3dnet.journal import Journal, is_complete, work_folder
 from d3dnet.model import D3Dnet
-from d3dnet.plan import Plan
+from d3dnet.plan import Plan, make_plan
 from d3dnet.queues import WriteBehind, read_ahead
 from d3dnet.result import audited, full_disk_told, give_name, joined
-from d3dnet.segments import Place, Segment, segmented, taken_up
+from d3dnet.segments import Place, Segment, segmented, taken_up, warm_up
 from d3dnet.streaming import Windows, stream
 from d3dnet.tiling import run_tiled
 from d3dnet.video import colour
@@ -159,7 +160,7 @@ def upscale_video(
         path = check_output_path(output, source.path, overwrite=overwrite or was_complete)
         target = target_of(source, size, program, encoding, path.suffix)
         with full_disk_told(path), Journal(path, parent) as journal:
-            if restart or not journal.records:
+            if restart or not journal.any_done:
                 journal.restart()
             kept = keep(source.streams, path, sound=sound)
             kept = check(path, journal.beside, target, source, program, kept)
@@ -168,14 +169,15 @@ def upscale_video(
             network = load_network(
                 model, journal.plan.get("device", device), journal.plan.get("precision", precision)
             )
-            plan = Plan(**journal.plan) if journal.plan else Plan.of(network)
+            plan = journal.plan
+            plan = plan or make_plan(network, source.height, source.width, mode=mode).to_dict()
             job = Job(
                 input=os.fspath(input),
                 reading=reading,
                 model=model if isinstance(model, nn.Module) else os.fspath(model),
                 mode=mode,
                 cuts=starts,
-                plan=plan,
+                plan=Plan.from_dict(plan),
                 target=target,
                 program=program,
                 offset=time_offset(source),
@@ -183,7 +185,7 @@ def upscale_video(
                 folder=journal.folder,
             )
             asked = {"device": str(device), "precision": precision, **vars(size)}
-            journal.begin(made_of(job, source, network) | asked, asdict(plan))
+            journal.begin(made_of(job, source, network) | asked, plan)
             ledger = Ledger(job, journal)
             try:
                 found = audited(journal)
@@ -283,8 +285,8 @@ def _make_all(
     watch: Callable[[Event], None],
 ) -> None:
     """Make all segments that are not finished."""
-    if job.plan.device == "cpu":
-        torch.set_num_threads(job.plan.threads)  # on which the last bits of results may depend
+    if ledger.plan.device == "cpu":
+        torch.set_num_threads(ledger.plan.threads)  # on which the last bits of results may depend
     done, frames = sum(ledger.frames.values()), source.frames_estimate
     watch(
         Start(
@@ -295,7 +297,7 @@ def _make_all(
             height=job.target.height,
             frames=frames,
             done=done,
-            plan=asdict(job.plan),
+            plan=ledger.plan.to_dict(),
         )
     )
     first = Segment(0, 0, source.first_pts, 0, source.first_pts)
@@ -325,13 +327,14 @@ def make_segments(
         *(taken_up(source, begin), 2**layout.depth - 1, job.cuts, source.time_base),
         known=begin.first - begin.enter,
     )
-    placed = segmented(found, source.time_base, job.needs(network), begin)
+    needs = partial(warm_up, network, job.mode)
+    placed = segmented(found, source.time_base, lambda: needs(ledger.plan), begin)
     prepared = (Picture(*colour.to_network(frame.planes, layout), place) for frame, place in placed)
     writer = SegmentWriter(job, layout, ledger, source.damage)
     following = None
     with closing(read_ahead(prepared, READ_AHEAD)) as pictures, writer:
         with WriteBehind(writer.write, WRITE_BEHIND) as behind:
-            for picture in enlarged(pictures, network, job.mode, job.plan.chunk):
+            for picture in enlarged(pictures, network, job.mode, ledger):
                 if last is not None and picture.place.segment.number > last:
                     following = picture.place.segment
                     break
@@ -344,15 +347,15 @@ def make_segments(
 
 
 def enlarged(
-    pictures: Iterable[Picture], network: nn.Module, mode: str, chunk: int = CHUNK
+    pictures: Iterable[Picture], network: nn.Module, mode: str, ledger: Ledger
 ) -> Iterator[Picture]:
-    """Pictures with their luma four times larger, each shot by itself."""
+    """Pictures with their luma four times larger, each shot by itself, by the ledger's plan."""
     for _, shot in groupby(pictures, key=lambda picture: picture.place.shot):
-        yield from _enlarged_shot(shot, network, mode, chunk)
+        yield from _enlarged_shot(shot, network, mode, ledger)
 
 
 def _enlarged_shot(
-    shot: Iterable[Picture], network: nn.Module, mode: str, chunk: int
+    shot: Iterable[Picture], network: nn.Module, mode: str, ledger: Ledger
 ) -> Iterator[Picture]:
     waiting: deque[Picture] = deque()  # in the network
 
@@ -361,7 +364,7 @@ def _enlarged_shot(
             waiting.append(picture)
             yield torch.from_numpy(picture.luma)[None]
 
-    for luma in run_network(network, luma_frames(), mode, chunk):
+    for luma in run_network(network, luma_frames(), mode, ledger.plan, ledger.change_plan):
         yield replace(waiting.popleft(), luma=luma[0].float().cpu().numpy())
 
 

@@ -12,41 +12,17 @@ import torch
 from torch import nn
 
 import d3dnet
-from d3dnet.checkpoints import PRECISIONS, tensors_sha256
+from d3dnet.checkpoints import tensors_sha256
 from d3dnet.events import SegmentDone
 from d3dnet.journal import Journal
-from d3dnet.segments import Place, Segment, WarmUp, fingerprint, warm_up
+from d3dnet.plan import Plan
+from d3dnet.segments import Place, Segment, fingerprint
 from d3dnet.video import colour
 from d3dnet.video.decode import Reading, VideoSource
 from d3dnet.video.encode import SegmentSink
 from d3dnet.video.ffmpeg import Program
 from d3dnet.video.images import is_pattern
 from d3dnet.video.target import Target, segment_format
-
-CHUNK = 8  # frames that the network computes together
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What was decided at the beginning and holds until the result is complete.
-
-    Attributes:
-        precision: a word of `d3dnet.checkpoints.PRECISIONS`; device: kind of device.
-        threads: of torch on the CPU; chunk: frames that the network computes together.
-    """
-
-    precision: str
-    device: str
-    threads: int
-    chunk: int = CHUNK
-
-    @classmethod
-    def of(cls, network: nn.Module) -> "Plan":
-        """As a network is that has been loaded."""
-        weight = next(network.parameters(), torch.empty(0))
-        names = {dtype: name for name, dtype in PRECISIONS.items()}
-        precision = names.get(weight.dtype, str(weight.dtype))
-        return cls(precision, weight.device.type, torch.get_num_threads())
 
 
 @dataclass(frozen=True)
@@ -74,10 +50,6 @@ class Job:
     output: Path
     folder: Path
 
-    def needs(self, network: nn.Module) -> WarmUp:
-        """How far back a segment must be taken up."""
-        return warm_up(network, self.mode, self.plan.chunk)
-
     def path_of(self, number: int) -> Path:
         """The file of a segment; or a folder, of numbered images."""
         suffix = "" if is_pattern(self.output) else f".{segment_format(self.target)}"
@@ -99,11 +71,13 @@ class Ledger:
     Attributes:
         frames: number of frames of each finished segment, by its number.
         damage: what was found broken in the source while they were made.
+        plan: how the network is run from now on.
     """
 
     def __init__(self, job: Job, journal: Journal) -> None:
         self.frames: dict[int, int] = {}
         self.damage: list[str] = []
+        self.plan = job.plan
         self._job = job
         self._journal = journal
         self._known: dict[int, Segment] = {}
@@ -111,6 +85,8 @@ class Ledger:
         # Images are then on their way to where they are joined.
         self._joining = any("joining" in record for record in journal.records)
         for record in journal.records:
+            if "plan" in record:
+                self.plan = Plan.from_dict(record["plan"])
             if "segment" in record:
                 self._take(record)
 
@@ -125,6 +101,11 @@ class Ledger:
         }
         self._journal.append(record)
         self._take(record)
+
+    def change_plan(self, plan: Plan) -> None:
+        """Memory, or the reach of offsets, was other than planned: go on so, in later runs too."""
+        self.plan = plan
+        self._journal.append({"plan": plan.to_dict()})
 
     def unfinished(self, first: Segment) -> tuple[Segment, int | None] | None:
         """Where to go on, and the last segment before one that is finished; None if all are.

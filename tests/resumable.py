@@ -5,59 +5,66 @@ import resource
 import signal
 import time
 from pathlib import Path
+from unittest import mock
 
 import torch
 
 import d3dnet.video
+from d3dnet.events import SegmentDone
 from d3dnet.model import D3Dnet
-from d3dnet.upscale import upscale_video
+from d3dnet.upscale import run_network, upscale_video
 from tests.test_model import with_offsets
 
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(["tests.resumable"])  # torch is imported once
 
 
-class Counting(D3Dnet):
-    """A tiny network that adds a byte to the file `seen` for every frame it is given."""
+class Tiny(D3Dnet):
+    """A network of the published depth, with offsets."""
 
-    def __init__(self, seen: Path, seconds: float = 0) -> None:
+    def __init__(self) -> None:
         torch.manual_seed(0)
         super().__init__(channels=4, res_blocks=1)
         with_offsets(self)
         self.eval().requires_grad_(False)
-        self.seen = seen
-        self.seconds = seconds
-
-    def stream(self, frames, chunk=8):
-        def counted():
-            for frame in frames:
-                with open(self.seen, "ab") as file:
-                    file.write(b".")
-                time.sleep(self.seconds)
-                yield frame
-
-        return super().stream(counted(), chunk)
 
 
 def upscale(source: Path, output: Path, seen: Path, seconds: float = 0, **options) -> None:
+    """As `upscale_video`; adds a byte to the file `seen` for every frame the network is given."""
+
+    def counted(frames):
+        for frame in frames:
+            with open(seen, "ab") as file:
+                file.write(b".")
+            time.sleep(seconds)
+            yield frame
+
+    def run_and_count(network, luma, *rest):
+        return run_network(network, counted(luma), *rest)
+
     torch.set_num_threads(1)
-    upscale_video(source, output, model=Counting(seen, seconds), codec="ffv1", **options)
+    options = {"model": Tiny(), "codec": "ffv1", **options}
+    with mock.patch("d3dnet.upscale.run_network", run_and_count):
+        upscale_video(source, output, **options)
 
 
-def _upscale(output: Path, disk: int | None, *arguments, **options) -> None:
-    if disk is not None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (disk, disk))
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+def _upscale(output: Path, full_disk: bool, *arguments, **options) -> None:
+    def watch(event):
+        # A limit on the size of files stands for the disk: programs are told so the same way.
+        if full_disk and isinstance(event, SegmentDone):
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+
     try:
-        upscale(*arguments, **options)
+        upscale(*arguments, watch=watch, **options)
     except d3dnet.video.VideoError as error:
         output.with_name("error").write_text(str(error))
         raise SystemExit(error.exit_code) from None
 
 
-def start(source: Path, output: Path, *arguments, disk: int | None = None, **options):
-    """A process that runs `upscale`, where files have `disk` bytes at most."""
-    arguments = (output, disk, source, output, *arguments)
+def start(source: Path, output: Path, *arguments, full_disk: bool = False, **options):
+    """A process that runs `upscale`; after the first segment the disk may be full."""
+    arguments = (output, full_disk, source, output, *arguments)
     process = _SERVER.Process(target=_upscale, args=arguments, kwargs=options)
     process.start()
     return process

@@ -14,12 +14,12 @@ from d3dnet.bicubic import Bicubic
 from d3dnet.events import SegmentDone
 from d3dnet.journal import BusyError, Journal, OtherWorkError
 from d3dnet.model import D3Dnet
+from d3dnet.plan import Plan
 from d3dnet.segments import Segment, checksum, taken_up, warm_up
-from d3dnet.upscale import upscale_video
+from d3dnet.upscale import run_network, upscale_video
 from d3dnet.video import InputError
 from d3dnet.video.decode import VideoSource
-from tests.resumable import Counting, start, upscale
-from tests.test_model import with_offsets
+from tests.resumable import Tiny, start, upscale
 from tests.video.clips import ffmpeg, make_clip
 
 FRAMES, RATE = 150, 5  # thirty seconds: four segments at least
@@ -164,24 +164,25 @@ def test_other_frames_than_before_are_refused(clip):
             taken_up(source, segment)
 
 
-@pytest.mark.parametrize("chunk", [1, 3, 8])
-@pytest.mark.parametrize("first", [40, 43, 47])
-def test_taken_up_in_the_middle_a_stream_gives_the_same_bits(chunk, first):
-    torch.manual_seed(0)
-    network = with_offsets(D3Dnet(channels=8, res_blocks=1)).eval()
-    clip = torch.rand(60, 1, 12, 10)
-    whole = list(network.stream(clip, chunk))
-    enter = warm_up(network, "sequence", chunk).start(first, 0)
-    assert first - enter <= 28
-    again = list(network.stream(clip[enter:], chunk))
+@pytest.mark.parametrize(("chunk", "block"), [(3, 0), (8, 0), (8, 8), (4, 32)])
+@pytest.mark.parametrize("first", [52, 55])
+def test_taken_up_in_the_middle_a_network_gives_the_same_bits(chunk, block, first):
+    network = Tiny()
+    clip = torch.rand(64, 1, 12, 10)
+    plan = Plan(chunk=chunk, block=block, tile=6 if block else 0, reach=20)
+    whole = list(run_network(network, clip, "sequence", plan))
+    enter = warm_up(network, "sequence", plan).start(first, 0)
+    assert enter > 0
+    assert first - enter <= (28 if block <= 8 else 50)
+    again = list(run_network(network, clip[enter:], "sequence", plan))
     for one, other in zip(again[first - enter :], whole[first:], strict=True):
         assert torch.equal(one, other)
 
 
 def test_a_window_needs_three_frames_and_bicubic_none():
-    assert warm_up(D3Dnet(channels=4), "window", 8).start(40, 0) == 37
-    assert warm_up(Bicubic(), "sequence", 8).start(40, 0) == 40
-    assert warm_up(D3Dnet(channels=4), "sequence", 8).start(40, 30) == 30  # never before a cut
+    assert warm_up(D3Dnet(channels=4), "window", Plan()).start(40, 0) == 37
+    assert warm_up(Bicubic(), "sequence", Plan()).start(40, 0) == 40
+    assert warm_up(D3Dnet(channels=4), "sequence", Plan()).start(40, 30) == 30  # not before a cut
 
 
 def test_a_torn_last_line_of_the_journal_counts_for_nothing(clip, undisturbed, broken_off):
@@ -234,7 +235,7 @@ def test_another_source_or_other_weights_are_refused_and_a_restart_begins_again(
     other = make_clip(tmp_path / "other.mp4", size="24x16", rate="5", frames=30)
     with pytest.raises(OtherWorkError, match="source: "):
         upscale(other, broken_off, tmp_path / "seen")
-    network = Counting(tmp_path / "seen")
+    network = Tiny()
     next(network.parameters()).data.add_(1e-6)
     with pytest.raises(OtherWorkError, match="weights: "):
         upscale_video(clip, broken_off, model=network, codec="ffv1")
@@ -276,9 +277,8 @@ def test_work_can_be_kept_elsewhere(clip, tmp_path):
 
 
 def test_a_full_disk_keeps_what_is_finished_and_says_what_to_do(clip, undisturbed, tmp_path):
-    # A limit on the size of files stands for the disk: the program is told so the same way.
     output, seen = tmp_path / "out.mkv", tmp_path / "seen"
-    process = start(clip, output, seen, disk=60_000)
+    process = start(clip, output, seen, full_disk=True)
     process.join()
     assert process.exitcode == 3
     assert 0 < finished(output) < FRAMES
