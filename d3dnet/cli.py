@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
     options = build_parser().parse_args(arguments)
     options.console = console = Console(
-        as_json=getattr(options, "json", False),
+        as_json=getattr(options, "json", False) is True,
         quiet=getattr(options, "quiet", False),
         verbose=getattr(options, "verbose", False),
     )

@@ -1,6 +1,7 @@
 """What upscaling a video will mean, found without doing it."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -57,10 +58,8 @@ def describe(
         frames = source.frames_estimate
         if cuts == "auto":
             peak = 2**source.layout.depth - 1
-            lengths = [
-                sum(1 for _ in shot)
-                for shot in shots(source.frames(), peak, "auto", source.time_base)
-            ]
+            found = shots(source.frames(), peak, "auto", source.time_base)
+            lengths = list(Counter(shot for shot, _, _ in found).values())
             frames = sum(lengths)
             longest = f"; the longest has {max(lengths)}" if len(lengths) > 1 else ""
             yield "frames", f"{frames}, in {_count(lengths, 'shot')}{longest}"

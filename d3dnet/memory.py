@@ -18,6 +18,8 @@ FILES = (
 class NotEnoughMemoryError(ValueError):
     """What is asked for does not fit; the message is one line."""
 
+    exit_code = 3
+
 
 def free_memory(device: torch.device) -> int:
     """Bytes that can be had on a device without taking them from anyone.

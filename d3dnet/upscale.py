@@ -66,6 +66,8 @@ def upscale_video(
     device: str | torch.device = "auto",
     precision: str = "auto",
     mode: str = "sequence",
+    tile: int | None = None,
+    max_memory: int | None = None,
     cuts: str | os.PathLike[str] = "auto",
     scale: float | None = None,
     height: int | None = None,
@@ -107,6 +109,7 @@ def upscale_video(
         device, precision: as for `d3dnet.load_model`; unused if `model` is a loaded network.
         mode: "sequence" (each frame sees the whole shot within reach, features are computed once)
             or "window" (7 frames for each; beyond the ends the first or last is repeated).
+        tile, max_memory: as for `d3dnet.plan.make_plan`; unfinished work keeps its plan.
         cuts: where shots begin, which the network sees each by itself: "auto" detects them, "off"
             takes all as one, otherwise a file of times (`d3dnet.video.scenes.read_cuts`).
         scale, height, width: of the result, at most four times larger, by shrinking what the
@@ -138,6 +141,7 @@ def upscale_video(
             settings.
         ProgramError: no usable ffmpeg program, or it has no such codec.
         CheckpointError: a wrong weights file.
+        NotEnoughMemoryError: the network does not fit.
         ValueError: an unknown mode, device or precision.
     """
     _check_mode(mode)
@@ -169,15 +173,18 @@ def upscale_video(
             network = load_network(
                 model, journal.plan.get("device", device), journal.plan.get("precision", precision)
             )
-            plan = journal.plan
-            plan = plan or make_plan(network, source.height, source.width, mode=mode).to_dict()
+            limits = {"mode": mode, "tile": tile, "max_memory": max_memory}
+            if journal.plan:
+                plan = Plan.from_dict(journal.plan)
+            else:
+                plan = make_plan(network, source.height, source.width, **limits)
             job = Job(
                 input=os.fspath(input),
                 reading=reading,
                 model=model if isinstance(model, nn.Module) else os.fspath(model),
                 mode=mode,
                 cuts=starts,
-                plan=Plan.from_dict(plan),
+                plan=plan,
                 target=target,
                 program=program,
                 offset=time_offset(source),
@@ -185,7 +192,7 @@ def upscale_video(
                 folder=journal.folder,
             )
             asked = {"device": str(device), "precision": precision, **vars(size)}
-            journal.begin(made_of(job, source, network) | asked, plan)
+            journal.begin(made_of(job, source, network) | asked, plan.to_dict())
             ledger = Ledger(job, journal)
             try:
                 found = audited(journal)

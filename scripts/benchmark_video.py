@@ -30,6 +30,7 @@ from torch import nn
 
 from d3dnet import upscale_video
 from d3dnet.checkpoints import load_model
+from d3dnet.events import Event, Progress
 from d3dnet.memory import free_memory, show_size
 from d3dnet.ops import instruction_set
 from d3dnet.plan import cost, make_plan
@@ -163,16 +164,14 @@ def segments(repeats: int) -> None:
     frames = 1500
 
     def run(source: Path, stop_at: int | None = None) -> float:
-        def progress(done: int, expected: int | None) -> None:
-            if done == stop_at:
+        def watch(event: Event) -> None:
+            if isinstance(event, Progress) and event.done == stop_at:
                 raise KeyboardInterrupt
 
         output = source.with_name("out.mp4")
         start = time.perf_counter()
         try:
-            upscale_video(
-                source, output, model="bicubic", cuts="off", overwrite=True, progress=progress
-            )
+            upscale_video(source, output, model="bicubic", cuts="off", overwrite=True, watch=watch)
         except KeyboardInterrupt:
             pass
         return time.perf_counter() - start

@@ -107,15 +107,15 @@ def test_the_offsets_command_draws_a_picture_and_prints_its_path_last(clip, load
 
 
 @pytest.mark.parametrize(
-    ("words", "complaint"),
+    ("words", "code", "complaint"),
     [
-        (["--frame", "99"], "has no frame 99"),
-        (["--frame", "1", "--at", "999,0"], "--at: got 999,0"),
-        (["--frame", "1", "--output", "no/where.png"], "there is no folder no"),
+        (["--frame", "99"], 1, "has no frame 99"),
+        (["--frame", "1", "--at", "999,0"], 2, "--at: got 999,0"),
+        (["--frame", "1", "--output", "no/where.png"], 1, "there is no folder no"),
     ],
 )
-def test_what_offsets_cannot_show_is_told_in_one_line(clip, loaded, capsys, words, complaint):
-    assert main(["offsets", str(clip), *words]) == 1
+def test_what_offsets_cannot_show_is_told_in_one_line(clip, loaded, capsys, words, code, complaint):
+    assert main(["offsets", str(clip), *words]) == code
     printed = capsys.readouterr()
     assert printed.err.count("\n") == 1
     assert complaint in printed.err
@@ -178,7 +178,7 @@ def test_info_without_cuts_does_not_read_the_file_and_without_memory_says_so(
     assert "9 as the file says" in printed
     assert "tiles of 16" in printed
     monkeypatch.setattr(plan, "free_memory", lambda device: 1000)
-    assert main(["info", str(clip), "--seconds", "0"]) == 1
+    assert main(["info", str(clip), "--seconds", "0"]) == 3
     assert "memory: the network needs" in capsys.readouterr().err
     assert main(["info", "nothing.mp4"]) == 1
     assert "nothing.mp4: no such file" in capsys.readouterr().err

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 import d3dnet
-from d3dnet.commands.common import MODES, add_network_options, exit_code, one_line
+from d3dnet.commands.common import MODES, add_network_options, add_plan_options, exit_code, one_line
 
 ON_ERROR = ("fail", "conceal", "stop")
 
@@ -31,6 +31,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "results named as their sources, and for images of images",
     )
     add_network_options(parser)
+    add_plan_options(parser)
     parser.add_argument(
         "--mode",
         choices=MODES,
@@ -147,6 +148,8 @@ def _upscale_one(options: argparse.Namespace, source: str | Path, output: Path) 
         device=options.device,
         precision=options.precision,
         mode=options.mode,
+        tile=options.tile,
+        max_memory=options.max_memory,
         cuts=options.cuts,
         scale=options.scale,
         height=options.height,
