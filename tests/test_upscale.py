@@ -14,12 +14,13 @@ import torch
 from skimage.color import rgb2ycbcr
 
 import d3dnet
+from d3dnet.arrays import upscale_frames
 from d3dnet.bicubic import Bicubic
 from d3dnet.checkpoints import bundled_models
 from d3dnet.datasets.imresize import imresize
 from d3dnet.events import Progress
 from d3dnet.model import D3Dnet
-from d3dnet.upscale import READ_AHEAD, run_network, upscale_frames, upscale_video
+from d3dnet.upscale import READ_AHEAD, run_network, upscale_video
 from d3dnet.video import InputError, OutputError
 from d3dnet.video.colour import from_network, to_network
 from d3dnet.video.decode import VideoSource
