@@ -189,6 +189,19 @@ def test_segments_of_every_codec_join(
     assert all(a < b for a, b in pairwise(decoding))
 
 
+def test_frames_closer_than_a_tick_of_the_container_are_moved_and_never_dropped(
+    tmp_path, program, silent_source
+):
+    path, what = tmp_path / "out.avi", target()  # whose clock has 25 ticks per second
+    times = [0, 1, 2, 3, 512, 513, 1024, 1025]
+    frames = write(path, what, silent_source, program, times)
+    found = raw_planes(path, "yuv420p", what.layout.plane_sizes(HEIGHT, WIDTH))
+    assert len(found) == len(times)
+    for theirs, ours in zip(found, frames, strict=True):
+        np.testing.assert_array_equal(theirs[0], ours[0])
+    assert video_times(path) == [Fraction(n, 25) for n in range(8)]
+
+
 @pytest.mark.parametrize("name", ["out.mkv", "out.mp4"])
 def test_pictures_before_zero_begin_at_zero_and_the_sound_moves_with_them(
     tmp_path, program, source, name
