@@ -367,7 +367,7 @@ class TestCommand:
     def test_bd_is_an_option_and_none_of_ready_frames(self, root, capsys):
         assert run("Vid4", "--root", root, "--model", "bicubic", "--bd") == 0
         assert "BD degradation" in capsys.readouterr().out
-        assert run("Vid4", "--root", root, "--frames", root, "--bd") == 1
+        assert run("Vid4", "--root", root, "--frames", root, "--bd") == 2
         assert "--bd: goes with a model" in capsys.readouterr().err
 
     @pytest.fixture
@@ -439,7 +439,7 @@ class TestCommand:
 
     def test_movie_is_measured_when_asked_for(self, root, capsys):
         # The frames of this set are too small for it: that is said by name.
-        assert run("Vid4", "--root", root, "--model", "bicubic", "--movie") == 1
+        assert run("Vid4", "--root", root, "--model", "bicubic", "--movie") == 2
         assert "MOVIE" in capsys.readouterr().err
 
     @pytest.mark.parametrize("option", ["--json", "--csv", "--report"])

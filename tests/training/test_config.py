@@ -79,11 +79,11 @@ def test_what_is_wrong_in_a_file_is_named_with_what_is_accepted(tmp_path, text, 
 
 
 def test_unknown_settings_of_the_command_line_are_one_line(capsys):
-    assert main(["train", "clips", "--set", "learning_speed=1"]) == 1
+    assert main(["train", "clips", "--set", "learning_speed=1"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "learning_speed: no such setting; accepted are run, " in error
-    assert main(["train", "clips", "--set", "steps"]) == 1
+    assert main(["train", "clips", "--set", "steps"]) == 2
     assert "accepted is key=value" in capsys.readouterr().err
     assert main(["train", "nothing"]) == 1
     assert "nothing: no such file; accepted are a .toml file, or clips, " in capsys.readouterr().err
