@@ -85,7 +85,7 @@ def test_unknown_settings_of_the_command_line_are_one_line(capsys):
     assert "learning_speed: no such setting; accepted are run, " in error
     assert main(["train", "clips", "--set", "steps"]) == 2
     assert "accepted is key=value" in capsys.readouterr().err
-    assert main(["train", "nothing"]) == 1
+    assert main(["train", "nothing"]) == 2
     assert "nothing: no such file; accepted are a .toml file, or clips, " in capsys.readouterr().err
 
 
