@@ -33,9 +33,10 @@ from d3dnet.tiling import run_tiled
 from d3dnet.video import colour
 from d3dnet.video.decode import Reading, VideoSource
 from d3dnet.video.encode import time_offset
+from d3dnet.video.errors import OutputError
 from d3dnet.video.ffmpeg import find_program
 from d3dnet.video.hdr import warn_of_hdr
-from d3dnet.video.images import ENCODERS, is_pattern
+from d3dnet.video.images import ENCODERS, is_image, is_pattern
 from d3dnet.video.join import check
 from d3dnet.video.scenes import parse_time, read_cuts, shots
 from d3dnet.video.streams import keep
@@ -103,7 +104,8 @@ def upscale_video(
     Args:
         input: a file that FFmpeg reads; its first video stream is used. Or images: a folder, a glob
             or a printf pattern (as "%06d.png").
-        output: the result; its extension chooses the container. Or a printf pattern of images.
+        output: the result; its extension chooses the container. Or a printf pattern of images; or
+            one image, of one frame.
         model: "bicubic", name or path for `d3dnet.load_model`, or a loaded network.
         device, precision: as for `d3dnet.load_model`; unused if `model` is a loaded network.
         mode: "sequence" (each frame sees the whole shot within reach, features are computed once)
@@ -154,13 +156,18 @@ def upscale_video(
         on_error=on_error,
         image_rate=Fraction(str(fps)),
     )
-    if is_pattern(Path(output)) and codec == DEFAULT_CODEC:
+    if is_image(Path(output)) and codec == DEFAULT_CODEC:
         codec = ENCODERS[Path(output).suffix.lower()]
     encoding = Encoding(codec, crf, preset, pix_fmt, tuple(ffmpeg_args))
     with VideoSource(input, reading) as source:
         parent = None if work_dir is None else Path(work_dir)
         was_complete = is_complete(work_folder(Path(os.path.abspath(output)), parent))
         path = check_output_path(output, source.path, overwrite=overwrite or was_complete)
+        if is_image(path) and not is_pattern(path) and not source.is_one_frame:
+            raise OutputError(
+                f"{path}: one image, of a video of several frames; ask for one frame (--frames 1), "
+                f"or name numbered images, such as {path.stem.replace('%', '')}-%06d{path.suffix}"
+            )
         target = target_of(source, size, program, encoding, path.suffix)
         with full_disk_told(path), Journal(path, parent) as journal:
             if restart or not journal.any_done:

@@ -27,8 +27,8 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "output",
         metavar="OUTPUT",
-        help="the result, such as big.mp4, big.mkv or images/%%06d.png; or a folder, for "
-        "results named as their sources, and for images of images",
+        help="the result, such as big.mp4, big.mkv or images/%%06d.png; of one image or frame also "
+        "big.png; or a folder, for results named as their sources, and for images of images",
     )
     add_network_options(parser)
     add_plan_options(parser)
@@ -128,12 +128,14 @@ def _upscale_all(options: argparse.Namespace) -> int:
 
 
 def _result_name(name: Path, alone: bool) -> str:
-    """The name of a result in a folder: images of images, else a container.
+    """The name of a result in a folder: an image of an image, images of images, else a container.
 
     That of its source, where it can hold what the encoders make.
     """
     from d3dnet.video.images import DEFAULT_NAME, SUFFIXES
 
+    if name.is_file() and name.suffix.lower() in SUFFIXES:
+        return f"{name.stem.replace('%', '')}.png"
     if name.is_dir() or name.suffix.lower() in SUFFIXES:
         return DEFAULT_NAME if alone else f"{name.stem.replace('%', '')}-{DEFAULT_NAME}"
     kept = name.suffix.lower() in (".mp4", ".m4v", ".mov", ".mkv", ".ts")

@@ -18,6 +18,7 @@ from d3dnet.video.colour import grid_of, to_network
 from d3dnet.video.decode import VideoSource
 from d3dnet.video.errors import InputError, OutputError
 from d3dnet.video.hdr import Mastering, encoder_parameters
+from d3dnet.video.images import is_image
 from d3dnet.video.picture import RANGE_LIMITED, RANGE_UNSPECIFIED, UNSPECIFIED, ColourTags, Frame
 from d3dnet.video.resample import resample_chroma, resample_luma
 from d3dnet.video.streams import MATROSKA, QUICKTIME, Kept
@@ -90,7 +91,7 @@ def audit(result: Path, source: VideoSource, target: Target, kept: Kept) -> Audi
                 rows = [
                     *_pictures(before, after, target),
                 ]
-                if not after.images:
+                if not is_image(result):
                     rows += _streams(before, after, result, kept)
                     rows += _tags(before, after, target, result)
     return Audit(tuple(rows))
@@ -126,7 +127,7 @@ def _pictures(before: VideoSource, after: VideoSource, target: Target) -> Iterat
     if target.layout.alpha:
         found = "kept" if after.layout.alpha else "lost"
         yield Row("transparency", "kept", found, after.layout.alpha)
-    if after.images:  # which have no times
+    if is_image(after.path):  # which have no times
         return
     moved = before.reading.is_part or first[0] < 0
     start = Fraction(0) if moved else first[0]

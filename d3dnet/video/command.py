@@ -10,7 +10,7 @@ import ffmpeg
 from d3dnet.video.decode import VideoSource
 from d3dnet.video.ffmpeg import Program, has_option
 from d3dnet.video.hdr import encoder_parameters
-from d3dnet.video.images import escaped, is_pattern
+from d3dnet.video.images import escaped, is_image, is_pattern
 from d3dnet.video.picture import UNSPECIFIED
 from d3dnet.video.streams import COVER_TYPES, MATROSKA, QUICKTIME, TRANSPORT, Kept
 from d3dnet.video.target import (
@@ -115,6 +115,8 @@ def join_command(
         # Or sound that begins before zero, hidden by an edit list or for the decoder to start
         # with, moves all to behind zero; newer programs do not by themselves.
         options["avoid_negative_ts"] = "disabled"
+    if is_image(path):
+        options |= {"f": "image2", "update": 1}  # of one picture; it is coded already
     if source.streams.disposition:
         options["disposition:v:0"] = "+".join(source.streams.disposition)
     streams = [pictures["v:0"]]

@@ -156,6 +156,16 @@ class VideoSource:
         return min(count, reading.frames) if reading.frames else count
 
     @property
+    def is_one_frame(self) -> bool:
+        """Whether one frame is all: of an image, or because no more are asked for."""
+        if self.reading.frames == 1:
+            return True
+        with self._fresh() as container:
+            stream = _video_stream(container, self.path)
+            packets = (packet for packet in container.demux(stream) if packet.size)
+            return next(packets, None) is not None and next(packets, None) is None
+
+    @property
     def end(self) -> Fraction | None:
         """Time in seconds where the part ends that is read; None for the end of the file."""
         reading = self.reading

@@ -1,4 +1,4 @@
-"""Numbered pictures as a video: a folder, a glob or a printf pattern of image files."""
+"""Images as a video: a folder, a glob or a printf pattern of them; and images as a result."""
 
 import glob
 import os
@@ -12,6 +12,7 @@ from d3dnet.video.errors import InputError
 # What is read; what is written, and FFmpeg's encoder of it.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 ENCODERS = {".png": "png", ".tif": "tiff", ".tiff": "tiff", ".bmp": "bmp"}
+ALONE = (".png", ".tif", ".tiff")  # of these a result may be one; segments cannot hold others
 NUMBER = re.compile(r"%0?(\d*)d")
 DEFAULT_NAME = "%06d.png"
 
@@ -44,6 +45,11 @@ def image_files(name: str | os.PathLike[str]) -> list[Path] | None:
     if len(kinds) > 1:
         raise InputError(f"{path}: images of several kinds ({' '.join(kinds)}); name one of them")
     return sorted(files, key=_order)
+
+
+def is_image(path: Path) -> bool:
+    """Whether a result of this name is an image, or numbered ones."""
+    return is_pattern(path) or path.suffix.lower() in ALONE
 
 
 def is_pattern(path: Path) -> bool:

@@ -14,7 +14,7 @@ from av.stream import Disposition
 
 from d3dnet.video.errors import OutputError
 from d3dnet.video.ffmpeg import Program
-from d3dnet.video.images import is_pattern
+from d3dnet.video.images import is_image
 
 MATROSKA = (".mkv", ".mka", ".webm")
 QUICKTIME = (".mp4", ".m4v", ".mov")
@@ -106,7 +106,7 @@ def keep(streams: Streams, path: Path, *, sound: bool = True) -> Kept:
     Args:
         sound: False leaves all sound out.
     """
-    if is_pattern(path):
+    if is_image(path):
         return Kept()
     suffix = path.suffix.lower()
     subtitles = subtitle_encoders(streams.subtitles, suffix)

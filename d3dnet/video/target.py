@@ -16,14 +16,15 @@ from d3dnet.video.decode import VideoSource
 from d3dnet.video.errors import OutputError
 from d3dnet.video.ffmpeg import Program, has_option, pixel_formats
 from d3dnet.video.hdr import NO_MASTERING, Mastering
-from d3dnet.video.images import image_files, is_pattern, written_images
+from d3dnet.video.images import image_files, is_image, is_pattern, written_images
 from d3dnet.video.picture import RANGE_FULL, RANGE_LIMITED, ColourTags, layout_of
 from d3dnet.video.streams import MATROSKA
 
 DEFAULT_CODEC = "libx264"
 RGB_CODECS = ("png", "tiff", "bmp", "qtrle")  # YCbCr is made RGB for these, by the program
 ALPHA_IN_MATROSKA_ONLY = ("libvpx", "libvpx-vp9")  # beside the picture, where there is room for it
-QUICKTIME_CODECS = ("prores", "prores_ks", "prores_aw", "dnxhd", "qtrle", "smc", "avrp", "dxv")
+PRORES = ("prores", "prores_ks", "prores_aw")
+QUICKTIME_CODECS = (*PRORES, "dnxhd", "qtrle", "smc", "avrp", "dxv", "tiff")
 NO_ALPHA = ("libx265",)  # it takes alpha, but FFmpeg does not read it again
 BT601 = 6  # matrix tag of the YCbCr that RGB is made into: H.273's SMPTE 170M
 
@@ -299,7 +300,7 @@ def check_output_path(path: str | os.PathLike[str], source: Path, *, overwrite: 
     if path.is_dir():
         raise OutputError(f"{given}: a folder; name a file, such as {given}/video.mp4")
     images = written_images(path) if is_pattern(path) else []
-    if set(images) & set(image_files(source) or []):
+    if {path, *images} & set(image_files(source) or []):
         raise OutputError(f"{given}: the images of the input; choose another name or folder")
     if images and not overwrite:
         raise OutputError(
@@ -315,7 +316,7 @@ def check_output_path(path: str | os.PathLike[str], source: Path, *, overwrite: 
         raise OutputError(f"{given}: exists already; choose another name or use --overwrite")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise OutputError(f"{given}: the folder {path.parent} is not writable")
-    if is_pattern(path):
+    if is_image(path):
         return path
     names = muxers_of(path.suffix)
     if not names or all(name.startswith("image2") for name in names):

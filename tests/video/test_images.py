@@ -154,3 +154,58 @@ def test_rgb_is_made_by_the_matrix_that_the_video_is_tagged_with(
     )
     found = rgb(str(output).replace("%d", "1"))
     assert np.abs(found - [0xE0, 0x20, 0x40]).max() <= 2
+
+
+def one_image(path, stored="rgb24"):
+    look = ("-f", "lavfi", "-i", "testsrc2=s=32x24,boxblur=1", "-frames:v", 1)
+    ffmpeg(*look, "-pix_fmt", stored, f"file:{path}")
+    return path
+
+
+def shrunk(path):
+    return rgb(path).reshape(24, 4, 32, 4, 3).mean((1, 3))
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=PROGRAM_IDS)
+@pytest.mark.parametrize(
+    ("name", "stored", "result", "made"),
+    [
+        ("a.png", "rgb24", "50% of it.png", "rgb24"),
+        ("a.png", "rgb48be", "b.tif", "rgb48le"),
+        ("a.png", "rgba", "b.tif", "rgba"),
+        ("a.png", "gray", "b.png", "gray"),
+        ("a.jpg", "yuvj420p", "b.png", "rgb24"),
+    ],
+)
+def test_an_image_becomes_an_image(tmp_path, program, name, stored, result, made):
+    source = one_image(tmp_path / name, stored)
+    output = upscale_video(source, tmp_path / result, model="bicubic", ffmpeg=program.path)
+    assert sorted(os.listdir(tmp_path)) == sorted([name, result])
+    assert np.abs(shrunk(output) - rgb(source)).mean() < 6
+    with av.open(f"file:{output}") as container:
+        assert [frame.format.name for frame in container.decode(video=0)] == [made]
+
+
+def test_one_frame_of_a_video_becomes_an_image_and_more_are_refused(tmp_path, capsys):
+    source = make_clip(tmp_path / "in.mp4", filters="boxblur=1", frames=5, sound=True)
+    before = sorted(os.listdir(tmp_path))
+    words = ["upscale", str(source), str(tmp_path / "b.png"), "--model", "bicubic"]
+    assert main(words) == 1
+    message = capsys.readouterr().err
+    assert "one image, of a video of several frames" in message
+    assert "--frames 1" in message and "b-%06d.png" in message
+    assert sorted(os.listdir(tmp_path)) == before
+    assert main([*words, "--start", "0.1", "--frames", "1"]) == 0
+    with av.open(str(source)) as container:
+        known = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)][3]
+    assert np.abs(shrunk(tmp_path / "b.png") - known).mean() < 6
+
+
+def test_images_into_a_folder_keep_their_names(tmp_path, capsys):
+    (tmp_path / "results").mkdir()
+    names = [str(one_image(tmp_path / name)) for name in ("one 5%.png", "two.tif")]
+    words = ["--model", "bicubic"]
+    assert main(["upscale", *names, str(tmp_path / "results"), *words]) == 0
+    assert sorted(os.listdir(tmp_path / "results")) == ["one 5.png", "two.png"]
+    assert main(["upscale", names[0], names[0], *words, "--overwrite"]) == 1
+    assert "the same file as the input" in capsys.readouterr().err

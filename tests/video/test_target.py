@@ -107,7 +107,7 @@ def test_outputs_that_cannot_be_are_refused(tmp_path):
         ("there.mp4", "exists already.*--overwrite"),
         ("out.xyz", "no video container"),
         ("out", "no extension is no video container"),
-        ("out.png", "no video container"),
+        ("out.bmp", "no video container"),
     ]:
         with pytest.raises(OutputError, match=complaint):
             check_output_path(tmp_path / name, source, overwrite=False)
