@@ -10,6 +10,7 @@ Parameter names and shapes are those of the published code, so that its checkpoi
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -210,7 +211,9 @@ class D3Dnet(nn.Module):
         """Luma (B, 1, T, h, w) -> features (B, C, T + 2 pad_t - 2, h, w)."""
         # In float32: 8-bit luma does not survive a rounding to bfloat16.
         conv = self.input[0]
-        with torch.autocast(x.device.type, enabled=False):
+        device = x.device.type
+        lowers = torch.amp.is_autocast_available(device)  # "meta", which counts work, has none
+        with torch.autocast(device, enabled=False) if lowers else nullcontext():
             features = F.conv3d(x.float(), conv.weight.float(), padding=(pad_t, 1, 1))
         features = features.to(conv.weight.dtype, memory_format=torch.channels_last_3d)
         return leaky_relu(features)
