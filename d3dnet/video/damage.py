@@ -1,11 +1,11 @@
 """Frames of a stream that may be damaged, or end before its container says, and what is done then.
 
-Three things are noticed: packets that cannot be decoded, pictures that the decoder calls corrupt,
-and an end that comes too early: bytes that the container counts and the file does not have, or a
-length in its header that its packets do not reach. The last alone is told, and no error.
+Four things are noticed: packets that cannot be decoded, pictures that the decoder calls corrupt,
+pictures that it leaves out without a word (in codecs where each packet is one), and an end that
+comes too early: bytes that the container counts and the file does not have, or a length in its
+header that its packets do not reach. The last alone is told, and no error.
 """
 
-import heapq
 from collections.abc import Callable, Generator, Iterator
 from fractions import Fraction
 from itertools import pairwise
@@ -24,6 +24,9 @@ SLACK = Fraction(1, 2)  # seconds that a whole file's packets may lack of the le
 
 # What reads the alpha that lies beside pictures in Matroska; FFmpeg's own decoders do not.
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+
+# Every packet is a picture to be shown; what cannot be decoded is left out without an error.
+PICTURE_PER_PACKET = ("hevc", "av1")
 
 Picture = tuple[av.VideoFrame, int | None]
 
@@ -52,7 +55,8 @@ class Decoder:
         self._container, self._stream = container, stream
         self._path, self._on_error, self._step, self._damage = path, on_error, step, damage
         self._decode = video_decoder(stream)
-        self._waiting: list[int] = []  # times of packets whose frame has not come out
+        self._waiting: set[int] = set()  # times of packets whose frame has not come out
+        self._dts: int | None = None  # of the last packet
         self._good: av.VideoFrame | None = None
         self._last: int | None = None  # time of the last frame
         self._count = self._faults = 0
@@ -79,8 +83,7 @@ class Decoder:
                     if packet.stream is not self._stream:
                         continue
                     lost = packet.pts
-                    if conceal and packet.pts is not None:
-                        heapq.heappush(self._waiting, packet.pts)
+                    self._await(packet)
                     decoded = self._decode(packet)
             except av.EOFError:
                 ended = True
@@ -96,6 +99,11 @@ class Decoder:
                         self._faults += 1
                         continue
                     break
+                missing = self._missing(pts)
+                if missing and not conceal:
+                    reason, lost = "a missing picture", min(missing)
+                    break
+                self._faults = max(self._faults, len(missing))
                 yield from self._given(frame, pts)
             if reason and self._on_error != "conceal":
                 yield from self._given_up(reason, lost)
@@ -104,12 +112,31 @@ class Decoder:
                 self._faults += 1
         yield from self._ended()
 
+    def _await(self, packet: av.Packet) -> None:
+        """Expect the frame of a packet, unless that is hidden or later ones have come out."""
+        if None not in (packet.dts, self._dts) and packet.dts < self._dts:
+            self._waiting.clear()  # times begin anew, as in joined files
+        self._dts = packet.dts
+        late = None not in (packet.pts, self._last) and packet.pts <= self._last
+        if packet.pts is not None and not late and not packet.is_discard:
+            self._waiting.add(packet.pts)
+
+    def _missing(self, pts: int | None) -> list[int]:
+        """Times of frames before `pts` that should have come out.
+
+        Not of those before the first: a stream may be cut where they lack what they refer to.
+        """
+        codec = self._stream.codec_context.codec.canonical_name
+        if codec not in PICTURE_PER_PACKET or None in (pts, self._good):
+            return []
+        return [time for time in self._waiting if time < pts]
+
     def _given(self, frame: av.VideoFrame, pts: int | None) -> Iterator[Picture]:
         """A good frame, after those that were lost before it."""
         if self._on_error == "conceal" and self._good is not None:
             self._faults -= yield from self._concealed(pts)
-        while self._waiting and pts is not None and self._waiting[0] <= pts:
-            heapq.heappop(self._waiting)
+        if pts is not None:
+            self._waiting = {time for time in self._waiting if time > pts}
         self._good, self._last = frame, pts
         self._count += 1
         yield frame, pts
@@ -133,9 +160,8 @@ class Decoder:
 
         Of frames whose packets are not even found the times are those of a constant rate.
         """
-        lost = []
-        while self._waiting and (until is None or self._waiting[0] < until):
-            lost.append(heapq.heappop(self._waiting))
+        lost = sorted(time for time in self._waiting if until is None or time < until)
+        self._waiting.difference_update(lost)
         lost = lost[: self._faults]
         for pts, after in pairwise([*lost, until]):
             while after is not None and after - pts > 1.5 * self._step:

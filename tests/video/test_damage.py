@@ -218,3 +218,48 @@ def test_what_is_concealed_is_told(tmp_path, whole):
     path.write_bytes(whole("mkv")[: len(whole("mkv")) * 8 // 10])
     with pytest.warns(UserWarning, match=r"in.mkv: ends early.*lost from 1\..*concealed"):
         upscale_video(path, tmp_path / "out.mkv", model="bicubic", on_error="conceal")
+
+
+HEVC = ("-c:v", "libx265", "-x265-params", "log-level=error:keyint=10:open-gop=1")
+
+
+@pytest.mark.parametrize("at", [10, 13, 29])
+def test_a_picture_that_the_decoder_leaves_out_without_a_word_is_damage(tmp_path, at):
+    path = tmp_path / "in.mkv"
+    ffmpeg(*LOOK[:4], "-frames:v", 30, *HEVC, path)
+    with av.open(str(path)) as container:
+        packet = list(container.demux(video=0))[at]
+        broken, lost = bytearray(packet), round(25 * packet.pts * packet.time_base)
+    data = path.read_bytes()
+    assert data.count(broken) == 1
+    broken[6:10] = b"\xff" * 4  # of the slice's header
+    path.write_bytes(data.replace(bytes(packet), broken))
+    with av.open(str(path)) as container:
+        assert len(list(container.decode(video=0))) == 29  # no error
+    with pytest.raises(InputError, match=f"damaged after {lost} frames .a missing picture"):
+        frames(path, "fail")
+    assert len(frames(path, "stop")[0]) == lost
+    found, times, damage = frames(path, "conceal")
+    assert damage == [f"lost at {lost / 25:.3f} s, concealed"]
+    np.testing.assert_allclose(times, np.arange(30) / 25, atol=0.001)
+    np.testing.assert_array_equal(found[lost].planes[0], found[lost - 1].planes[0])
+
+
+def test_no_picture_is_missed_in_whole_joined_cut_and_edited_streams(tmp_path):
+    for name, codec in [("in.ts", HEVC), ("in.mp4", HEVC), ("av1.mkv", ("-c:v", "libsvtav1"))]:
+        ffmpeg(*LOOK[:4], "-frames:v", 30, *codec, "-pix_fmt", "yuv420p", tmp_path / name)
+    data = (tmp_path / "in.ts").read_bytes()
+    (tmp_path / "joined.ts").write_bytes(data + data)
+    ffmpeg("-ss", 0.6, "-i", tmp_path / "in.mp4", "-c", "copy", tmp_path / "edited.mp4")
+    with av.open(str(tmp_path / "edited.mp4")) as container:
+        edited = len(list(container.decode(video=0)))
+    for name, count in [("in.ts", 30), ("joined.ts", 60), ("av1.mkv", 30), ("edited.mp4", edited)]:
+        for on_error in ("fail", "conceal"):
+            found, _, damage = frames(tmp_path / name, on_error)
+            assert (len(found), damage) == (count, [])
+    (tmp_path / "headless.ts").write_bytes(data[188 * (len(data) // 188 // 2) :])
+    found, _, damage = frames(tmp_path / "headless.ts", "fail")
+    assert 3 < len(found) < 30
+    assert damage == []
+    with VideoSource(tmp_path / "in.mp4", Reading(start=Fraction(1, 2))) as source:
+        assert len(list(source.frames())) == 17
