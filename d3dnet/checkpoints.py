@@ -136,26 +136,6 @@ def resolve_device(device: str | torch.device) -> torch.device:
     return device
 
 
-def resolve_devices(devices: str | torch.device) -> tuple[torch.device, ...]:
-    """The devices of a name, which may be several GPUs: "cuda:0,1" or "cuda:0,cuda:1".
-
-    Raises:
-        ValueError: as `resolve_device`; or several that are not all CUDA devices, or one twice.
-    """
-    first, *others = str(devices).split(",")
-    found = [resolve_device(first)]
-    for other in others:
-        found.append(resolve_device(f"cuda:{other}" if other.isdecimal() else other))
-    if len(found) > 1:
-        found = [torch.device(one.type, one.index or 0) for one in found]
-        if {one.type for one in found} != {"cuda"} or len(set(found)) < len(found):
-            raise ValueError(
-                f"device: got {str(devices)!r}; several are accepted of CUDA only, each once, "
-                "as cuda:0,1"
-            )
-    return tuple(found)
-
-
 def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
     """The dtype of a precision word on a device; see `load_model`."""
     if precision == "auto":

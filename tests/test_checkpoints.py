@@ -18,7 +18,6 @@ from d3dnet.checkpoints import (
     bundled_models,
     load_model,
     resolve_device,
-    resolve_devices,
     save_weights,
 )
 from d3dnet.model import D3Dnet
@@ -90,23 +89,6 @@ def test_an_unknown_precision_or_device_is_refused_with_the_accepted_words(weigh
 def test_a_device_that_is_not_there_is_refused_before_any_work():
     with pytest.raises(ValueError, match=r"'cuda', which torch .* does not find"):
         resolve_device("cuda")
-
-
-def test_several_gpus_are_named_by_their_numbers_each_once(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    gpus = [torch.device("cuda", index) for index in range(3)]
-    assert resolve_devices("cuda:0,1") == (gpus[0], gpus[1])
-    assert resolve_devices("cuda:2,cuda:0") == (gpus[2], gpus[0])
-    assert resolve_devices("cuda:1") == (gpus[1],)
-    assert resolve_devices(torch.device("cpu")) == (torch.device("cpu"),)
-    for wrong in ("cuda:0,0", "cuda,0", "cpu,1", "cuda:0,cpu"):
-        with pytest.raises(ValueError, match="several are accepted of CUDA only"):
-            resolve_devices(wrong)
-    with pytest.raises(ValueError, match="'cuda:3', which torch"):
-        resolve_devices("cuda:0,3")
-    with pytest.raises(ValueError, match="device: got ''"):
-        resolve_devices("cuda:0,")
 
 
 def test_a_missing_file_names_the_bundled_models():

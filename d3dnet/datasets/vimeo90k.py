@@ -88,11 +88,6 @@ class Vimeo90k(Sequence[Clip]):
         return Clip(name, store_luma(hr[:, :height, :width]), store_luma(lr))
 
 
-def has_septuplets(path: str | os.PathLike[str], listing: str = TRAIN_LIST) -> bool:
-    """Whether there is something for `open_septuplets`, and not a folder of any clips."""
-    return LumaStore.is_at(path) or (Path(path) / listing).is_file()
-
-
 def open_septuplets(
     path: str | os.PathLike[str], listing: str = TRAIN_LIST, degradation: Degradation = "double"
 ) -> LumaStore | Vimeo90k:
