@@ -22,11 +22,11 @@ from torch import Tensor, nn
 
 from d3dnet.checkpoints import load_model
 from d3dnet.events import Done, Event, Kept, Progress, SegmentDone, Start
+from d3dnet.finish import audited, full_disk_told, give_name, joined
 from d3dnet.journal import Journal, is_complete, work_folder
 from d3dnet.model import D3Dnet
 from d3dnet.plan import Plan, make_plan
 from d3dnet.queues import WriteBehind, read_ahead
-from d3dnet.result import audited, full_disk_told, give_name, joined
 from d3dnet.segments import Place, Segment, segmented, taken_up, warm_up
 from d3dnet.streaming import Windows, stream
 from d3dnet.tiling import run_tiled
