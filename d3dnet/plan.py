@@ -1,7 +1,8 @@
 """How the network is run over a video: fixed at the start, from the memory that is free.
 
 What needs memory, per pixel of the input (of all tiles with their halos, where there are tiles),
-for the published network (64 channels) in float32; 16-bit types need half of the first two:
+for the published network (64 channels) in float32; 16-bit types need half of the first two. The
+figures are estimates from small frames (160×120, 320×128), not measured at larger ones:
 
 - the **state** of a shot that is being computed: 4 frames of features for each of the 5 residual
   blocks and 6 for the bottleneck, 6.7 kB. It is the price of computing nothing twice, and it does
