@@ -50,6 +50,8 @@ class TrainingConfig:
         mode: the loss is that of the "window"'s centre frame, as published, or of all frames of
             the "sequence".
         loss: "mse", or "charbonnier": the mean of sqrt(difference² + 0.001²).
+        flat_weight: at every third step so much of the mean square of what the network adds to flat
+            pictures is a part of the loss; 0 for none. See `d3dnet.training.flatness`.
         steps: how many there are, over all runs.
         rigid_steps: for so many steps offsets are held at zero and their convolutions rest, which
             makes D3D a plain 3-D convolution at half the cost; then deformation is learned.
@@ -89,6 +91,7 @@ class TrainingConfig:
     initial: str = ""
     mode: str = "sequence"
     loss: str = "mse"
+    flat_weight: float = 0.0
     steps: int = 4000
     rigid_steps: int = 0
     batch: int = 2

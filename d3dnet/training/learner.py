@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from d3dnet.checkpoints import PRECISIONS
 from d3dnet.model import D3D, D3Dnet
 from d3dnet.training.config import TrainingConfig
+from d3dnet.training.flatness import EVERY, flatness_loss
 from d3dnet.training.optimizers import make_optimizers, set_learning_rates
 from d3dnet.training.processes import Processes
 from d3dnet.training.state import fill, load_initial
@@ -85,6 +86,8 @@ class Learner:
         lowered = config.precision != "float32"
         with torch.autocast(self.device.type, PRECISIONS[config.precision], enabled=lowered):
             loss, squared_error = self.objective(lr, hr)
+        if config.flat_weight and self.step % EVERY == 0:
+            loss = loss + config.flat_weight * flatness_loss(self.model, self.step)
         self.scaler.scale(loss).backward()
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)

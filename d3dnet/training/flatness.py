@@ -1,0 +1,61 @@
+"""What the network adds where a picture is flat: nothing, ideally.
+
+Inside a flat area, convolutions see the same value in every pixel, so that one pixel stands for all
+if kernels are summed over height and width; offsets change nothing there. Along the upper and lower
+borders of a flat picture the same holds with kernels summed over width. Flat clips cost next to
+nothing this way, so their error can be a part of the loss. Patches with detail do not teach it, and
+in a flat area an eye sees a single code's difference.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from d3dnet.model import D3D, D3Dnet, leaky_relu
+
+EVERY = 3  # steps: often enough, and 2 % of their cost
+
+
+def flat_detail(model: D3Dnet, luma: Tensor, frames: int, rows: int = 0) -> Tensor:
+    """What the network adds to flat clips.
+
+    Args:
+        luma: (n,) values in [0, 1], one for each clip.
+        frames: of each clip, its two ends included.
+        rows: 0 for the inside of a flat area; otherwise the height of a clip with its upper and
+            lower borders, far from its sides, where offsets are taken as zero.
+
+    Returns:
+        (n, frames, scale * max(1, rows), scale): all zero for an ideal network.
+    """
+    summed = (-1,) if rows else (-2, -1)
+
+    def convolve(x: Tensor, layer: D3D | nn.Conv2d | nn.Conv3d) -> Tensor:
+        weight = layer.weight.unsqueeze(2) if layer.weight.dim() == 4 else layer.weight
+        weight = weight.sum(summed, keepdim=True)
+        return F.conv3d(x, weight, layer.bias, padding=[size // 2 for size in weight.shape[2:]])
+
+    features = luma[:, None, None, None, None].expand(-1, 1, frames, max(1, rows), 1)
+    features = leaky_relu(convolve(features, model.input[0]))
+    for block in model.residual_layer:
+        features = convolve(leaky_relu(convolve(features, block.dcn0)), block.dcn1) + features
+    features = model.bottleneck(features, model.window // 2)
+    for block in model.reconstruct:
+        features = convolve(leaky_relu(convolve(features, block.dcn0)), block.dcn1) + features
+    pixels = model.upscale[1](convolve(features, model.upscale[0]).transpose(1, 2).flatten(0, 1))
+    for layer in (model.upscale[2], model.upscale[3]):
+        # Beside a pixel's columns, which are the scale's, the same ones repeat; so do its rows.
+        pixels = F.pad(pixels, (1, 1, 0, 0), mode="circular")
+        pixels = F.pad(pixels, (0, 0, 1, 1), mode="constant" if rows else "circular")
+        pixels = F.conv2d(pixels, layer.weight)
+    return pixels.unflatten(0, (-1, frames))[:, :, 0]
+
+
+def flatness_loss(model: D3Dnet, seed: int) -> Tensor:
+    """Mean square of what the network adds to flat clips of random luma, inside and at borders."""
+    weight = model.upscale[3].weight
+    luma = torch.rand(52, generator=torch.Generator().manual_seed(seed)).to(weight)
+    inside = flat_detail(model, luma[:24], frames=9).square().mean()
+    alone = flat_detail(model, luma[24:48], frames=1).square().mean()
+    border = flat_detail(model, luma[48:], frames=4, rows=16).square().mean()
+    return (2 * inside + alone + border) / 4
