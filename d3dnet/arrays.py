@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from d3dnet.upscale import check_mode, load_network, run_network
+from d3dnet.pipeline import check_mode, load_network, run_network
 from d3dnet.video import colour
 
 SCALE = colour.SCALE

@@ -216,7 +216,7 @@ def super_resolve(
         return
     import torch
 
-    from d3dnet.upscale import run_network
+    from d3dnet.pipeline import run_network
 
     frames = (torch.from_numpy(luma(frame) / 255).float()[None] for frame in lr)
     for sr in run_network(model, frames, mode):

@@ -23,6 +23,7 @@ from d3dnet.plan import Plan
 from d3dnet.video.decode import VideoSource
 from d3dnet.video.errors import InputError
 from d3dnet.video.picture import Frame
+from d3dnet.video.scenes import shots
 
 SHORTEST, LONGEST = Fraction(5), Fraction(9)  # seconds: a cut ends one; anything does (but a flash)
 EARLIER = (Fraction(0), Fraction(2), Fraction(10), None)  # seconds to seek before, when taking up
@@ -116,6 +117,43 @@ def segmented(
             )
         yield frame, Place(index, frame.pts, shot, cut, segment)
         last, can_end = shot, can_end_after
+
+
+def placed(
+    source: VideoSource,
+    cuts: str | list[Fraction],
+    needs: Callable[[], WarmUp],
+    begin: Segment,
+) -> Iterator[tuple[Frame, Place]]:
+    """Frames of a source from `begin.enter` on, each with its place.
+
+    Args:
+        cuts: as for `d3dnet.video.scenes.shots`; needs: of the network, now.
+    """
+    found = shots(
+        *(taken_up(source, begin), 2**source.layout.depth - 1, cuts, source.time_base),
+        known=begin.first - begin.enter,
+    )
+    return segmented(found, source.time_base, needs, begin)
+
+
+def find_segments(
+    source: VideoSource,
+    cuts: str | list[Fraction],
+    needs: Callable[[], WarmUp],
+    begin: Segment,
+) -> Iterator[tuple[Segment, int]]:
+    """All segments from `begin` on, and how many frames each has, without making them.
+
+    Args: as for `placed`.
+    """
+    segment, frames = begin, 0
+    for _, place in placed(source, cuts, needs, begin):
+        if place.segment != segment:
+            yield segment, frames
+            segment, frames = place.segment, 0
+        frames += place.index >= begin.first
+    yield segment, frames
 
 
 def taken_up(source: VideoSource, segment: Segment) -> Iterator[Frame]:

@@ -1,36 +1,25 @@
-"""The pipeline: a video four times larger.
+"""A video four times larger.
 
-file → frames with times → luma → network → luma → planes → segments → file. One thread reads, one
-runs the network, one writes; between them are short queues, so that memory does not grow with the
-length of the video. What is finished is kept, and a later run goes on behind it.
+file → frames with times → luma → network → luma → planes → segments → file. What is finished is
+kept, and a later run goes on behind it.
 """
 
 import os
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import replace
 from fractions import Fraction
-from functools import partial
-from itertools import groupby
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from d3dnet.checkpoints import load_model
-from d3dnet.events import Done, Event, Kept, Progress, SegmentDone, Start
+from d3dnet.events import Done, Event, Kept, Progress, Start
 from d3dnet.finish import audited, full_disk_told, give_name, joined
 from d3dnet.journal import Journal, is_complete, work_folder
-from d3dnet.model import D3Dnet
+from d3dnet.pipeline import check_mode, load_network, make_segments
 from d3dnet.plan import Plan, make_plan
-from d3dnet.queues import WriteBehind, read_ahead
-from d3dnet.segments import Place, Segment, segmented, taken_up, warm_up
-from d3dnet.streaming import Windows, stream
-from d3dnet.tiling import run_tiled
-from d3dnet.video import colour
+from d3dnet.segments import Place, Segment
 from d3dnet.video.decode import Reading, VideoSource
 from d3dnet.video.encode import time_offset
 from d3dnet.video.errors import OutputError
@@ -38,7 +27,7 @@ from d3dnet.video.ffmpeg import find_program
 from d3dnet.video.hdr import warn_of_hdr
 from d3dnet.video.images import ENCODERS, is_image, is_pattern
 from d3dnet.video.join import check
-from d3dnet.video.scenes import parse_time, read_cuts, shots
+from d3dnet.video.scenes import parse_time, read_cuts
 from d3dnet.video.streams import keep
 from d3dnet.video.target import (
     DEFAULT_CODEC,
@@ -49,13 +38,7 @@ from d3dnet.video.target import (
     target_of,
     warn_of_alpha,
 )
-from d3dnet.work import Job, Ledger, Picture, SegmentWriter, made_of
-
-MODES = ("sequence", "window")
-READ_AHEAD, WRITE_BEHIND = 8, 2  # frames that wait between the threads
-SCALE = colour.SCALE
-MIN_SIZE = 8  # rows and columns that the network needs
-WHOLE_FRAMES = Plan()
+from d3dnet.work import Job, Ledger, made_of
 
 
 def upscale_video(
@@ -260,108 +243,3 @@ def _make_all(
                     done += 1
                     event = Progress(done, frames, event.segment.number)
                 watch(event)
-
-
-def make_segments(
-    job: Job,
-    source: VideoSource,
-    network: nn.Module,
-    ledger: Ledger,
-    begin: Segment,
-    last: int | None = None,
-) -> Iterator[Place | SegmentDone]:
-    """Segments from `begin` on to number `last`, or to the end, encoded and entered in `ledger`.
-
-    Yields the place of every frame when the network has made it, and what is finished.
-    """
-    layout = source.layout
-    found = shots(
-        *(taken_up(source, begin), 2**layout.depth - 1, job.cuts, source.time_base),
-        known=begin.first - begin.enter,
-    )
-    needs = partial(warm_up, network, job.mode)
-    placed = segmented(found, source.time_base, lambda: needs(ledger.plan), begin)
-    prepared = (Picture(*colour.to_network(frame.planes, layout), place) for frame, place in placed)
-    writer = SegmentWriter(job, layout, ledger, source.damage)
-    following = None
-    with closing(read_ahead(prepared, READ_AHEAD)) as pictures, writer:
-        with WriteBehind(writer.write, WRITE_BEHIND) as behind:
-            for picture in enlarged(pictures, network, job.mode, ledger):
-                if last is not None and picture.place.segment.number > last:
-                    following = picture.place.segment
-                    break
-                if picture.place.index >= begin.first:  # before it the network only warms up
-                    behind.put(picture)
-                    yield picture.place
-                yield from writer.done()
-        writer.finish(following)
-        yield from writer.done()
-
-
-def enlarged(
-    pictures: Iterable[Picture], network: nn.Module, mode: str, ledger: Ledger
-) -> Iterator[Picture]:
-    """Pictures with their luma four times larger, each shot by itself, by the ledger's plan."""
-    for _, shot in groupby(pictures, key=lambda picture: picture.place.shot):
-        yield from _enlarged_shot(shot, network, mode, ledger)
-
-
-def _enlarged_shot(
-    shot: Iterable[Picture], network: nn.Module, mode: str, ledger: Ledger
-) -> Iterator[Picture]:
-    waiting: deque[Picture] = deque()  # in the network
-
-    def luma_frames() -> Iterator[Tensor]:
-        for picture in shot:
-            waiting.append(picture)
-            yield torch.from_numpy(picture.luma)[None]
-
-    for luma in run_network(network, luma_frames(), mode, ledger.plan, ledger.change_plan):
-        yield replace(waiting.popleft(), luma=luma[0].float().cpu().numpy())
-
-
-def run_network(
-    network: nn.Module,
-    luma: Iterable[Tensor],
-    mode: str,
-    plan: Plan = WHOLE_FRAMES,
-    on_plan: Callable[[Plan], None] | None = None,
-) -> Iterator[Tensor]:
-    """(1, h, w) float32 luma frames in [0, 1] to as many (1, 4h, 4w), one by one, in order.
-
-    Frames of less than 8 rows or columns are padded with the last one, and cut again.
-    `plan` and `on_plan`: of D3Dnet, see `d3dnet.tiling.run_tiled`.
-    """
-    size: list[int] = []
-
-    def padded() -> Iterator[Tensor]:
-        for frame in luma:
-            size[:] = [SCALE * length for length in frame.shape[1:]]
-            rows, columns = (max(0, MIN_SIZE - length) for length in frame.shape[1:])
-            yield F.pad(frame[None], (0, columns, 0, rows), mode="replicate")[0]
-
-    if isinstance(network, D3Dnet):
-        results = run_tiled(network, padded(), plan, mode, on_plan)
-    elif mode == "sequence":
-        results = network.stream(padded())
-    else:
-        results = stream(Windows(network), padded(), chunk=1)
-    while True:
-        with torch.inference_mode():  # not around a yield, where it would leak to the caller
-            result = next(results, None)
-        if result is None:
-            return
-        yield result[:, : size[0], : size[1]]
-
-
-def load_network(
-    model: str | os.PathLike[str] | nn.Module, device: str | torch.device, precision: str
-) -> nn.Module:
-    if isinstance(model, nn.Module):
-        return model
-    return load_model(model, device=device, precision=precision)
-
-
-def check_mode(mode: str) -> None:
-    if mode not in MODES:
-        raise ValueError(f"mode: got {mode!r}; accepted are {', '.join(MODES)}")

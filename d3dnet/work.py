@@ -31,7 +31,7 @@ class Job:
 
     Attributes:
         input: what `VideoSource` takes, with `reading`.
-        model: what `d3dnet.upscale.load_network` takes; mode: of the network.
+        model: what `d3dnet.pipeline.load_network` takes; mode: of the network.
         cuts: as for `d3dnet.video.scenes.shots`.
         plan: holds for all segments.
         target, program: what is encoded, and by what; offset: ticks added to times.

@@ -12,7 +12,8 @@ import torch
 import d3dnet.video
 from d3dnet.events import SegmentDone
 from d3dnet.model import D3Dnet
-from d3dnet.upscale import run_network, upscale_video
+from d3dnet.pipeline import run_network
+from d3dnet.upscale import upscale_video
 from tests.test_model import with_offsets
 
 _SERVER = multiprocessing.get_context("forkserver")
@@ -44,7 +45,7 @@ def upscale(source: Path, output: Path, seen: Path, seconds: float = 0, **option
 
     torch.set_num_threads(1)
     options = {"model": Tiny(), "codec": "ffv1", **options}
-    with mock.patch("d3dnet.upscale.run_network", run_and_count):
+    with mock.patch("d3dnet.pipeline.run_network", run_and_count):
         upscale_video(source, output, **options)
 
 

@@ -14,9 +14,10 @@ from d3dnet.bicubic import Bicubic
 from d3dnet.events import SegmentDone
 from d3dnet.journal import BusyError, Journal, OtherWorkError
 from d3dnet.model import D3Dnet
+from d3dnet.pipeline import run_network
 from d3dnet.plan import Plan
 from d3dnet.segments import Segment, checksum, taken_up, warm_up
-from d3dnet.upscale import run_network, upscale_video
+from d3dnet.upscale import upscale_video
 from d3dnet.video import InputError
 from d3dnet.video.decode import VideoSource
 from tests.resumable import Tiny, start, upscale

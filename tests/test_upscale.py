@@ -20,7 +20,8 @@ from d3dnet.checkpoints import bundled_models
 from d3dnet.datasets.imresize import imresize
 from d3dnet.events import Progress
 from d3dnet.model import D3Dnet
-from d3dnet.upscale import READ_AHEAD, run_network, upscale_video
+from d3dnet.pipeline import READ_AHEAD, run_network
+from d3dnet.upscale import upscale_video
 from d3dnet.video import InputError, OutputError
 from d3dnet.video.colour import from_network, to_network
 from d3dnet.video.decode import VideoSource
