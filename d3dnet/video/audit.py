@@ -206,23 +206,10 @@ def _sound_times(
     """How the first and last packet of a sound stream have moved against the picture."""
     reading = before.reading
     begin = before.first_pts * before.time_base if reading.is_part else None
-    ends = []
-    rate = 48000
-    for video, index, start, stop in (
-        (before, stream, begin, before.end),
-        (after, number, None, None),
-    ):
-        with av.open(f"file:{video.path}", metadata_errors="replace") as container:
-            sound = container.streams.audio[index]
-            rate = min(rate, sound.rate or rate)
-            times = [
-                packet.pts * sound.time_base
-                for packet in container.demux(sound)
-                if packet.pts is not None
-            ]
-        times = [t for t in times if (start is None or t >= start) and (stop is None or t < stop)]
-        zero = video.first_pts * video.time_base
-        ends.append((min(times) - zero, max(times) - zero) if times else None)
+    ends, rates = zip(
+        _sound_ends(before, stream, begin, before.end), _sound_ends(after, number), strict=True
+    )
+    rate = min(48000, *rates)
     if None in ends:
         fits = ends == [None, None] or reading.is_part
         yield Row(
@@ -235,6 +222,31 @@ def _sound_times(
         allowed += Fraction(2 * 1152, rate)
     text = ", ".join(f"{1000 * float(value):+.1f}" for value in moved)
     yield Row(f"sound {number} moved", "0 ms", f"{text} ms", max(map(abs, moved)) <= allowed)
+
+
+def _sound_ends(
+    video: VideoSource, index: int, start: Fraction | None = None, stop: Fraction | None = None
+) -> tuple[tuple[Fraction, Fraction] | None, int]:
+    """Times of the first and last packet of a sound stream between two times, and its sample rate.
+
+    In seconds after the first picture; None if there is no packet. Packets are not kept: a film has
+    a million.
+    """
+    with av.open(f"file:{video.path}", metadata_errors="replace") as container:
+        sound = container.streams.audio[index]
+        first = last = None
+        for packet in container.demux(sound):
+            time = packet.pts
+            if time is None or (start is not None and time * sound.time_base < start):
+                continue
+            if stop is not None and time * sound.time_base >= stop:
+                continue
+            first = time if first is None else min(first, time)
+            last = time if last is None else max(last, time)
+        if first is None:
+            return None, sound.rate or 48000
+        zero = video.first_pts * video.time_base
+        return (first * sound.time_base - zero, last * sound.time_base - zero), sound.rate or 48000
 
 
 def _tags(before: VideoSource, after: VideoSource, target: Target, path: Path) -> Iterator[Row]:

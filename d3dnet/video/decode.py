@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from heapq import heappush, heappushpop
 from itertools import chain, dropwhile, islice
 from pathlib import Path
 
@@ -171,13 +172,19 @@ class VideoSource:
         reading = self.reading
         if reading.frames is None:
             return reading.end
-        first = self.first_pts * self.time_base
+        earliest: list[int] = []  # times of one frame more than are read, negative, as a heap
         with self._fresh() as container:
-            stream = _video_stream(container, self.path)
-            times = sorted(p.pts for p in container.demux(stream) if p.pts is not None)
-        times = [time * self.time_base for time in times if time * self.time_base >= first]
-        if len(times) > reading.frames:
-            after = times[reading.frames]
+            for packet in container.demux(_video_stream(container, self.path)):
+                if packet.pts is None or packet.pts < self.first_pts:
+                    continue
+                if len(earliest) <= reading.frames:
+                    heappush(earliest, -packet.pts)
+                    continue
+                heappushpop(earliest, -packet.pts)
+                if packet.dts is not None and packet.dts > -earliest[0]:
+                    break  # nothing is shown before it is decoded
+        if len(earliest) > reading.frames:
+            after = -earliest[0] * self.time_base
             return after if reading.end is None else min(after, reading.end)
         return reading.end
 
