@@ -39,7 +39,7 @@ def joined(job: Job, source: VideoSource, kept: Kept, journal: Journal, ledger: 
         join(ledger.paths(), part, job.target, source, job.program, kept)
         sync(part)
     found = audit(part, source, job.target, kept)
-    found.check(job.output)
+    found.check(job.output, part)
     journal.append({"complete": [asdict(row) for row in found.rows]})
     return found
 

@@ -151,7 +151,7 @@ class Journal:
             differences = ["its journal is damaged"]
         else:
             differences = [
-                f"{name}: {there.get(name)} there, {made_of.get(name)} now"
+                f"{name}: {_shown(there.get(name))} there, {_shown(made_of.get(name))} now"
                 for name in sorted({*there, *made_of})
                 if there.get(name) != made_of.get(name)
             ]
@@ -209,6 +209,10 @@ def key(made_of: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
     """SHA-256 of what decides on every frame."""
     text = json.dumps([made_of, plan], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _shown(value: object) -> object:
+    return "not given" if value is None else value
 
 
 def remove(path: Path) -> None:

@@ -16,10 +16,11 @@ from torch import nn
 
 from d3dnet.events import Done, Event, Kept, Progress, Start
 from d3dnet.finish import audited, full_disk_told, give_name, joined
-from d3dnet.journal import Journal, is_complete, work_folder
+from d3dnet.journal import Journal, OtherWorkError, is_complete, work_folder
 from d3dnet.pipeline import check_mode, load_network, make_segments
 from d3dnet.plan import Plan, make_plan
 from d3dnet.segments import Place, Segment
+from d3dnet.video.audit import AuditError
 from d3dnet.video.decode import Reading, VideoSource
 from d3dnet.video.encode import time_offset
 from d3dnet.video.errors import OutputError
@@ -93,7 +94,7 @@ def upscale_video(
         device, precision: as for `d3dnet.load_model`; unused if `model` is a loaded network.
         mode: "sequence" (each frame sees the whole shot within reach, features are computed once)
             or "window" (7 frames for each; beyond the ends the first or last is repeated).
-        tile, max_memory: as for `d3dnet.plan.make_plan`; unfinished work keeps its plan.
+        tile, max_memory: as for `d3dnet.plan.make_plan`.
         cuts: where shots begin, which the network sees each by itself: "auto" detects them, "off"
             takes all as one, otherwise a file of times (`d3dnet.video.scenes.read_cuts`).
         scale, height, width: of the result, at most four times larger, by shrinking what the
@@ -162,11 +163,10 @@ def upscale_video(
             network = load_network(
                 model, journal.plan.get("device", device), journal.plan.get("precision", precision)
             )
-            limits = {"mode": mode, "tile": tile, "max_memory": max_memory}
-            if journal.plan:
-                plan = Plan.from_dict(journal.plan)
-            else:
-                plan = make_plan(network, source.height, source.width, **limits)
+            limits = {"tile": tile, "max_memory": max_memory}
+            plan = _begun(journal, path) or make_plan(
+                network, source.height, source.width, mode=mode, **limits
+            )
             job = Job(
                 input=os.fspath(input),
                 reading=reading,
@@ -180,7 +180,7 @@ def upscale_video(
                 output=path,
                 folder=journal.folder,
             )
-            asked = {"device": str(device), "precision": precision, **vars(size)}
+            asked = {"device": str(device), "precision": precision, **limits, **vars(size)}
             journal.begin(made_of(job, source, network) | asked, plan.to_dict())
             ledger = Ledger(job, journal)
             try:
@@ -189,8 +189,8 @@ def upscale_video(
                     _make_all(job, source, network, ledger, watch)
                     found = joined(job, source, kept, journal, ledger)
                 give_name(journal, path)
-            except BaseException:
-                if ledger.frames:
+            except BaseException as error:
+                if ledger.frames and not isinstance(error, AuditError):
                     watch(Kept(journal.folder, sum(ledger.frames.values())))
                 raise
             journal.finished = True
@@ -201,6 +201,17 @@ def upscale_video(
             warnings.warn(f"{source.path}: {'; '.join(damage)}", stacklevel=2)
         watch(Done(path, found))
     return path
+
+
+def _begun(journal: Journal, path: Path) -> Plan | None:
+    """The plan of unfinished work, if there is any."""
+    try:
+        return Plan.from_dict(journal.plan) if journal.plan else None
+    except ValueError as error:
+        raise OtherWorkError(
+            f"{path}: {journal.folder} holds unfinished work of another version of d3dnet "
+            f"({error}); go on with that version, or use --restart"
+        ) from None
 
 
 def _warn(path: Path, source: VideoSource, target: Target) -> None:

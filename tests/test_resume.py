@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import time
 
@@ -101,18 +102,25 @@ def test_killed_again_and_again_the_frames_are_the_same_to_the_last_bit(
     assert sorted(os.listdir(tmp_path)) == ["out.mkv", "seen"]
 
 
-@pytest.fixture
-def broken_off(clip, tmp_path):
-    """An output of which two segments are finished."""
+@pytest.fixture(scope="module")
+def unfinished(clip, tmp_path_factory):
+    """An output of which two segments are finished. It is not to be changed."""
+    folder = tmp_path_factory.mktemp("unfinished")
 
     def watch(event):
         if isinstance(event, SegmentDone) and event.segment == 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        upscale(clip, tmp_path / "out.mkv", tmp_path / "seen", watch=watch)
-    assert finished(tmp_path / "out.mkv") > 0
-    (tmp_path / "seen").unlink()
+        upscale(clip, folder / "out.mkv", folder / "seen", watch=watch)
+    assert finished(folder / "out.mkv") > 0
+    return folder / "out.mkv"
+
+
+@pytest.fixture
+def broken_off(unfinished, tmp_path):
+    """A copy of it."""
+    shutil.copytree(unfinished.parent / "out.mkv.d3dnet", tmp_path / "out.mkv.d3dnet")
     return tmp_path / "out.mkv"
 
 
@@ -165,19 +173,43 @@ def test_other_frames_than_before_are_refused(clip):
             taken_up(source, segment)
 
 
-@pytest.mark.parametrize(("chunk", "block"), [(3, 0), (8, 0), (8, 8), (4, 32)])
-@pytest.mark.parametrize("first", [52, 55])
-def test_taken_up_in_the_middle_a_network_gives_the_same_bits(chunk, block, first):
-    network = Tiny()
-    clip = torch.rand(64, 1, 12, 10)
-    plan = Plan(chunk=chunk, block=block, tile=6 if block else 0, reach=20)
-    whole = list(run_network(network, clip, "sequence", plan))
-    enter = warm_up(network, "sequence", plan).start(first, 0)
-    assert enter > 0
-    assert first - enter <= (28 if block <= 8 else 50)
-    again = list(run_network(network, clip[enter:], "sequence", plan))
-    for one, other in zip(again[first - enter :], whole[first:], strict=True):
-        assert torch.equal(one, other)
+@pytest.fixture
+def threads():
+    """Sets the number of threads, until the test ends."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+TILES = {"tile": 6, "reach": 20}
+
+
+@pytest.mark.parametrize(
+    ("mode", "plan"),
+    [
+        ("sequence", Plan(chunk=3)),
+        ("sequence", Plan(chunk=8)),
+        ("sequence", Plan(chunk=8, **TILES)),
+        ("sequence", Plan(chunk=8, block=8, **TILES)),
+        ("sequence", Plan(chunk=4, block=16, **TILES)),
+        ("sequence", Plan(chunk=8, precision="bfloat16", threads=2)),
+        ("window", Plan(chunk=1, precision="bfloat16", threads=2)),
+        ("window", Plan(chunk=1, block=8, **TILES)),
+    ],
+    ids=str,
+)
+def test_taken_up_in_the_middle_a_network_gives_the_same_bits(mode, plan, threads):
+    threads(plan.threads)
+    network = Tiny().to(getattr(torch, plan.precision))
+    clip = torch.rand(46 if mode == "sequence" else 18, 1, 12, 10)
+    whole = list(run_network(network, clip, mode, plan))
+    for first in (36, 39) if mode == "sequence" else (14,):
+        enter = warm_up(network, mode, plan).start(first, 0)
+        assert 0 < first - enter <= 28
+        assert enter > 0
+        again = list(run_network(network, clip[enter:], mode, plan))
+        for one, other in zip(again[first - enter :], whole[first:], strict=True):
+            assert torch.equal(one, other)
 
 
 def test_a_window_needs_three_frames_and_bicubic_none():
@@ -216,8 +248,11 @@ def test_a_finished_segment_that_was_cut_off_is_made_again(clip, undisturbed, br
     [
         ({"mode": "window"}, "mode: sequence there, window now"),
         ({"cuts": "off"}, "cuts: auto there, off now"),
-        ({"height": 32}, "height: None there, 32 now"),
-        ({"crf": None, "precision": "float32"}, "precision: auto there, float32 now"),
+        ({"height": 32}, "height: not given there, 32 now"),
+        ({"precision": "float32"}, "precision: auto there, float32 now"),
+        ({"device": "cpu"}, "device: auto there, cpu now"),
+        ({"tile": 16}, "tile: not given there, 16 now"),
+        ({"max_memory": 2**33}, "max_memory: not given there, 8589934592 now"),
     ],
 )
 def test_unfinished_work_on_something_else_is_refused_and_stays(
@@ -228,6 +263,13 @@ def test_unfinished_work_on_something_else_is_refused_and_stays(
     with pytest.raises(OtherWorkError, match=f"{difference}.*--restart"):
         upscale(clip, broken_off, broken_off.with_name("seen"), **options)
     assert sorted(path.name for path in folder.iterdir()) == before
+
+
+def test_unfinished_work_of_a_version_that_planned_otherwise_is_refused(clip, broken_off):
+    path = broken_off.with_name("out.mkv.d3dnet") / "journal.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"chunk"', b'"chunks"', 1))
+    with pytest.raises(OtherWorkError, match=r"of another version.*--restart"):
+        upscale(clip, broken_off, broken_off.with_name("seen"))
 
 
 def test_another_source_or_other_weights_are_refused_and_a_restart_begins_again(

@@ -65,11 +65,15 @@ class Audit:
             for (name, source, result), mark in zip(cells, marks, strict=True)
         )
 
-    def check(self, path: Path) -> None:
-        """Raise AuditError unless all fits."""
+    def check(self, path: Path, made: Path) -> None:
+        """Raise AuditError unless all fits. `made`: where the result is, until it is `path`."""
         if self.faults:
             what = "; ".join(f"{r.name}: {r.source} became {r.result}" for r in self.faults)
-            raise AuditError(f"{path}: not kept, as it differs from its source: {what}")
+            raise AuditError(
+                f"{path}: not given its name, as it differs from its source: {what}; to be looked "
+                f"at as {made}. The same command only joins and compares it again; to make it "
+                "anew, with another encoder or settings, add --restart"
+            )
 
 
 def audit(result: Path, source: VideoSource, target: Target, kept: Kept) -> Audit:

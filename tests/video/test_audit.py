@@ -4,14 +4,15 @@ from fractions import Fraction
 
 import pytest
 
+from d3dnet.events import Kept, Progress
 from d3dnet.upscale import upscale_video
 from d3dnet.video import OutputError
-from d3dnet.video.audit import audit
+from d3dnet.video.audit import AuditError, audit
 from d3dnet.video.decode import VideoSource
 from d3dnet.video.ffmpeg import find_program
 from d3dnet.video.streams import keep
 from d3dnet.video.target import Encoding, Size, target_of
-from tests.video.clips import BUNDLED, ffmpeg, make_clip
+from tests.video.clips import BUNDLED, ffmpeg, make_clip, video_times
 
 
 @pytest.fixture(scope="module")
@@ -89,14 +90,20 @@ def test_an_encoder_that_drops_frames_is_an_error_and_leaves_nothing_behind(clip
 
 
 def test_an_unfaithful_result_is_an_error_and_does_not_get_its_name(clip, tmp_path):
-    with pytest.raises(OutputError, match=r"not kept, as it differs.*picture: scaled down became"):
-        upscale_video(
-            *(clip, tmp_path / "out.mkv"),
-            model="bicubic",
-            ffmpeg=BUNDLED.path,
-            ffmpeg_args=["-filter:v", "negate"],
-        )
-    assert [path.name for path in tmp_path.iterdir()] == ["out.mkv.d3dnet"]
+    output, events = tmp_path / "out.mkv", []
+    options = {"model": "bicubic", "ffmpeg": BUNDLED.path, "watch": events.append}
+    for _ in range(2):  # no frame is made again, and it is as wrong as before
+        with pytest.raises(AuditError, match=r"differs.*picture: scaled down became") as error:
+            upscale_video(clip, output, ffmpeg_args=["-filter:v", "negate"], **options)
+        assert [path.name for path in tmp_path.iterdir()] == ["out.mkv.d3dnet"]
+        made = tmp_path / "out.mkv.d3dnet" / "joined.mkv"
+        assert f"to be looked at as {made}." in str(error.value)
+        assert "--restart" in str(error.value)
+        assert len(video_times(made)) == 25
+    assert sum(isinstance(event, Progress) for event in events) == 25
+    assert not any(isinstance(event, Kept) for event in events)  # going on is no way out
+    upscale_video(clip, output, restart=True, **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mkv"]
 
 
 def test_variable_times_survive_so_nothing_is_dropped_or_doubled(tmp_path):
