@@ -9,10 +9,10 @@ import d3dnet.checkpoints
 from d3dnet import drawing, plan, preview, speed
 from d3dnet.bicubic import Bicubic
 from d3dnet.cli import main
-from d3dnet.frames import luma_around
 from d3dnet.inspect_offsets import inspect, picture, sampled
 from d3dnet.model import D3Dnet
 from d3dnet.video import InputError
+from d3dnet.video.window import luma_around
 from tests.video.clips import make_clip
 from tests.video.stand_in import BilinearNetwork
 

@@ -28,9 +28,9 @@ def add(commands: argparse._SubParsersAction) -> None:
 def _run(options: argparse.Namespace) -> int:
     from d3dnet import drawing
     from d3dnet.checkpoints import load_model
-    from d3dnet.frames import luma_around
     from d3dnet.inspect_offsets import inspect, picture
     from d3dnet.model import D3Dnet
+    from d3dnet.video.window import luma_around
 
     precision = "float32" if options.precision == "auto" else options.precision
     network = load_model(options.model, options.device, precision)

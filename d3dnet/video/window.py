@@ -1,4 +1,4 @@
-"""Single frames of a video, for the commands that show something of it."""
+"""The window of frames around one, as luma: what `d3dnet offsets` looks at."""
 
 import os
 from itertools import islice
