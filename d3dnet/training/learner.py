@@ -47,6 +47,15 @@ def set_rigid(model: nn.Module, rigid: bool) -> None:
             layer.rigid = rigid
 
 
+def _not_compiled(error: RuntimeError) -> str:
+    lines = str(error).splitlines()
+    cause = next((line for line in lines if "error:" in line), lines[0]).strip()
+    return (
+        f"compile: torch.compile cannot compile the network here: {cause}; on a CPU it takes a C++ "
+        "compiler with OpenMP, on a GPU Triton; set compile=false to do without"
+    )
+
+
 class Learner:
     """The network and all that changes with it; `step` counts the steps taken."""
 
@@ -84,11 +93,17 @@ class Learner:
         for optimizer in self.optimizers:
             optimizer.zero_grad()
         lowered = config.precision != "float32"
-        with torch.autocast(self.device.type, PRECISIONS[config.precision], enabled=lowered):
-            loss, squared_error = self.objective(lr, hr)
-        if config.flat_weight and self.step % EVERY == 0:
-            loss = loss + config.flat_weight * flatness_loss(self.model, self.step)
-        self.scaler.scale(loss).backward()
+        try:
+            with torch.autocast(self.device.type, PRECISIONS[config.precision], enabled=lowered):
+                loss, squared_error = self.objective(lr, hr)
+            if config.flat_weight and self.step % EVERY == 0:
+                loss = loss + config.flat_weight * flatness_loss(self.model, self.step)
+            self.scaler.scale(loss).backward()
+        except RuntimeError as error:
+            # At the first step, and once more where deformation is released.
+            if config.compile and isinstance(error, torch._dynamo.exc.BackendCompilerFailed):
+                raise ValueError(_not_compiled(error)) from error
+            raise
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm or math.inf)

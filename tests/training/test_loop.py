@@ -150,6 +150,24 @@ def test_compiled_training_gives_the_same_losses(tiny, monkeypatch):
     assert losses[True] == pytest.approx(losses[False], rel=1e-6)
 
 
+def test_a_compiler_that_fails_is_named_in_one_line_with_its_first_error(tiny, monkeypatch):
+    said = (
+        "C++ compile error\n\nOutput:\nIn file x.h\na.cpp:1:9: fatal error: omp.h: No such file\n"
+    )
+    compiler = torch.compile
+
+    def failing(graph, inputs):
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(torch, "compile", lambda module: compiler(module, backend=failing))
+    with pytest.raises(ValueError) as caught:
+        train(tiny(compile=True))
+    message = str(caught.value)
+    assert message.startswith("compile: torch.compile cannot compile the network here: a.cpp:1:9: ")
+    assert "omp.h: No such file;" in message and "set compile=false" in message
+    assert "\n" not in message
+
+
 def test_without_a_moving_average_the_average_is_the_network(tiny):
     config = tiny(ema=0.0)
     train(config)
