@@ -7,6 +7,8 @@ convolution). The reference is timed once. The last two columns are the peak mem
 held before, results included, each measured in a process of its own.
 
     python scripts/benchmark_op.py --repeats 11
+
+With --device cuda it is scripts/benchmark_cuda.py: other shapes, and other methods beside ours.
 """
 
 import argparse
@@ -17,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable
 
+import benchmark_cuda
 import torch
 import torch.nn.functional as F
 
@@ -48,7 +51,7 @@ def make_step(name: str, task: str, tensors: dict[str, torch.Tensor]) -> Callabl
 
     def step() -> object:
         if name == "reference":
-            y = reference.forward(x, offset, weight, None, None, *geometry)
+            y = reference.forward(x, offset, weight, None, None, *geometry, 1.0)
             needs = (True, True, True, False, False)
             if backward:
                 reference.backward(grad, x, offset, weight, None, *geometry, *needs)
@@ -120,11 +123,14 @@ def print_extra_memory(name: str, task: str, dtype: str, height: str, width: str
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--device", choices=["cpu"], default="cpu")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--repeats", type=int, default=11, help="timed runs of each (default 11)")
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
     parser.add_argument("--memory-of", nargs=5, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.device == "cuda":
+        benchmark_cuda.print_tables(arguments.repeats)
+        return
     if arguments.memory_of:
         print_extra_memory(*arguments.memory_of)
         return

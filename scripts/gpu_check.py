@@ -3,8 +3,8 @@
 Uses the interpreter it runs under and installs nothing: `make gpu-check PYTHON=python3`. In turn:
 builds for this GPU in place, runs tests/gpu, runs scripts/benchmark_cuda.py, runs a few cases under
 compute-sanitizer (memcheck and racecheck, where it works). A step runs whatever became of those
-before; the exit code is 1 if the build, a test or the benchmark failed. --steps picks some where
-time is short.
+before, and the results are written after each; the exit code is 1 if the build, a test or the
+benchmark failed. --steps picks some where time is short, --output writes them to another file.
 """
 
 import argparse
@@ -100,11 +100,11 @@ def main() -> None:
     """Run the steps and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS)
-    steps = parser.parse_args().steps
+    parser.add_argument("--output", type=Path, default=RESULTS, metavar="FILE.md")
+    options = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("gpu_check.py: needs a CUDA GPU and a torch with CUDA")
     device = torch.cuda.get_device_properties(0)
-    results = {name: (title, *step()) for name, (title, step) in STEPS.items() if name in steps}
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
     ).stdout.strip()
@@ -116,14 +116,20 @@ def main() -> None:
         f"- Python {sys.version.split()[0]}, torch {torch.__version__}, CUDA {torch.version.cuda}, "
         f"cuDNN {torch.backends.cudnn.version()}",
     ]
-    for title, code, output in results.values():
+    failed = False
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    for name, (title, step) in STEPS.items():
+        if name not in options.steps:
+            continue
+        code, output = step()
+        failed |= code != 0 and name in REQUIRED
         # Tables stay tables.
         text = output.strip() if "\n|" in output else f"```\n{last_lines(output, 40)}\n```"
         sections.append(f"## {title}\n\nexit code {code}\n\n{text}")
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text("\n\n".join(sections) + "\n")
-    print(f"wrote {RESULTS.relative_to(ROOT)}")
-    sys.exit(int(any(code for name, (_, code, _) in results.items() if name in REQUIRED)))
+        # Now, for the machine may be gone before the next step has ended.
+        options.output.write_text("\n\n".join(sections) + "\n")
+    print(f"wrote {options.output}")
+    sys.exit(int(failed))
 
 
 if __name__ == "__main__":
