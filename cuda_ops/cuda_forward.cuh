@@ -202,6 +202,7 @@ D3DNET_DEVICE void convolve(const CudaProblem& p) {
   T* output = static_cast<T*>(p.output) + tile.clip * pixels * p.out_channels;
   const int64 pixel_stride = p.output_is_channels_last ? p.out_channels : 1;
   const int64 channel_stride = p.output_is_channels_last ? 1 : pixels;
+  const S slope = S(p.negative_slope);
 #pragma unroll
   for (int n = 0; n < 4; ++n)
 #pragma unroll
@@ -214,7 +215,8 @@ D3DNET_DEVICE void convolve(const CudaProblem& p) {
       for (int row = 0; row < 4; ++row) {
         const int64 pixel = pixel_of(p, tile, warp_row + sum_row(lane, row / 2, row % 2 * 2));
         if (pixel < 0) continue;
-        narrow(sums.at[row / 2][n][row % 2 * 2 + side] + bias,
+        const S sum = sums.at[row / 2][n][row % 2 * 2 + side] + bias;
+        narrow(sum < S(0) ? slope * sum : sum,
                output[pixel * pixel_stride + channel * channel_stride]);
       }
     }

@@ -24,6 +24,7 @@ struct CudaProblem {
   int whole_input, whole_grad;  // rows of features and of `grad` can be read 16 bytes at a time
   int segments;                 // partial sums, each over a part of the pixels
   int reserved;
+  double negative_slope;  // of the LeakyReLU on the output; 1: none
   Tiling tiles;
 
   const void* input;    // (B, T, H, W, C)

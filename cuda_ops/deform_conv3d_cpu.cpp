@@ -156,7 +156,7 @@ struct Arguments {
 
 Tensor forward(const Tensor& input, const Tensor& offset, const Tensor& weight,
                const std::optional<Tensor>& bias, const std::optional<Tensor>& mask, Sizes stride,
-               Sizes padding, Sizes dilation, std::string dims) {
+               Sizes padding, Sizes dilation, std::string dims, double negative_slope) {
   Arguments arguments(input, offset, weight, mask, {stride, padding, dilation, dims});
   Problem& p = arguments.problem;
   const Kernels& kernels = current_kernels(p.dtype);
@@ -164,6 +164,7 @@ Tensor forward(const Tensor& input, const Tensor& offset, const Tensor& weight,
   if (bias) bias_values = torch::stable::contiguous(*bias);
   p.bias = bias ? bias_values->const_data_ptr() : nullptr;
   p.output_channels_last = is_channels_last(input);
+  p.negative_slope = negative_slope;
   Tensor output = empty({p.batch, p.out_channels, p.out_size[0], p.out_size[1], p.out_size[2]},
                         input.scalar_type(), p.output_channels_last);
   p.output = output.mutable_data_ptr();

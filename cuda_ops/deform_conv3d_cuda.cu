@@ -225,13 +225,15 @@ int64_t blocks_for(int64_t threads) { return std::min<int64_t>(kWantedBlocks, th
 
 Tensor forward(const Tensor& input, const Tensor& offset, const Tensor& weight,
                const std::optional<Tensor>& bias, const std::optional<Tensor>& mask, Sizes stride,
-               Sizes padding, Sizes dilation, std::string dims, bool allow_tf32) {
+               Sizes padding, Sizes dilation, std::string dims, double negative_slope,
+               bool allow_tf32) {
   const DeviceScope scope(input);
   const ScalarType dtype = input.scalar_type();
   const Kernels kernels = kernels_for(dtype, allow_tf32);
   Arguments arguments(input, offset, weight, mask, stride, padding, dilation, dims, allow_tf32);
   CudaProblem& p = arguments.problem;
   p.output_is_channels_last = is_channels_last(input);
+  p.negative_slope = negative_slope;
   Tensor output = empty({p.batch, p.out_channels, p.out_size[0], p.out_size[1], p.out_size[2]},
                         dtype, input, p.output_is_channels_last);
   if (p.batch == 0) return output;
@@ -329,7 +331,8 @@ STABLE_TORCH_LIBRARY(d3dnet_cuda, m) {
 #endif
   m.def(
       "deform_conv3d(Tensor input, Tensor offset, Tensor weight, Tensor? bias, Tensor? mask, "
-      "int[3] stride, int[3] padding, int[3] dilation, str dims, bool allow_tf32) -> Tensor");
+      "int[3] stride, int[3] padding, int[3] dilation, str dims, float negative_slope, "
+      "bool allow_tf32) -> Tensor");
   m.def(
       "deform_conv3d_backward(Tensor grad, Tensor input, Tensor offset, Tensor weight, "
       "Tensor? mask, int[3] stride, int[3] padding, int[3] dilation, str dims, bool need_input, "

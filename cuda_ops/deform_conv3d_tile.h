@@ -207,6 +207,9 @@ struct Tile {
                           p.out_channels, true);
       }
     }
+    const S slope = S(p.negative_slope);
+    for (int64_t i = 0; i < count * p.out_channels; ++i)
+      s.sums[i] = s.sums[i] < S(0) ? slope * s.sums[i] : s.sums[i];
     write_output(p, b, to, first, count, s.sums);
   }
 

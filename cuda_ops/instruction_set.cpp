@@ -97,6 +97,9 @@ const Kernels& current_kernels(Dtype dtype) {
 
 #define D3DNET_EXPORT extern "C" __attribute__((visibility("default")))
 
+// Which arguments the operators of this library take: d3dnet/ops/compiled.py looks for it in the file.
+D3DNET_EXPORT const char* d3dnet_operator() { return "d3dnet operator 2"; }
+
 // Name of the instruction set in force.
 D3DNET_EXPORT const char* d3dnet_instruction_set() {
   return d3dnet::kSets[d3dnet::current().load()].name;

@@ -30,6 +30,7 @@ struct Problem {
 
   void* output;  // forward only, (B, To, Ho, Wo, O) or, without output_channels_last, as named
   bool output_channels_last;
+  double negative_slope;  // of the LeakyReLU on the output; 1: none
 
   void* grad_input;   // (B, T, H, W, C) or null
   void* grad_offset;  // like offset, zero-filled, or null

@@ -34,10 +34,12 @@ class D3D(nn.Module):
 
     Args:
         channels: number of input and of output channels.
+        negative_slope: of the LeakyReLU that follows, in the same pass; 1 for none.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, negative_slope: float = 1.0) -> None:
         super().__init__()
+        self.negative_slope = negative_slope
         self.weight = nn.Parameter(torch.empty(channels, channels, 3, 3, 3))
         self.bias = nn.Parameter(torch.empty(channels))
         self.conv_offset = nn.Conv3d(channels, 2 * 27, 3, padding=1)
@@ -48,12 +50,21 @@ class D3D(nn.Module):
         """(B, C, T, H, W) -> (B, C, T + 2 pad_t - 2, H, W); zero padding of 1 in space."""
         padding = (pad_t, 1, 1)
         if self.rigid:
-            return F.conv3d(x, self.weight, self.bias, padding=padding)
+            y = F.conv3d(x, self.weight, self.bias, padding=padding)
+            return y if self.negative_slope == 1 else F.leaky_relu(y, self.negative_slope)
         offset_conv = self.conv_offset
         offset = F.conv3d(x, offset_conv.weight, offset_conv.bias, padding=padding)
         if self.on_offset is not None:
             self.on_offset(offset)
-        return deform_conv3d(x, offset, self.weight, self.bias, padding=padding, dims="HW")
+        return deform_conv3d(
+            x,
+            offset,
+            self.weight,
+            self.bias,
+            padding=padding,
+            dims="HW",
+            negative_slope=self.negative_slope,
+        )
 
 
 class ResD3D(nn.Module):
@@ -61,12 +72,12 @@ class ResD3D(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.dcn0 = D3D(channels)
+        self.dcn0 = D3D(channels, NEGATIVE_SLOPE)
         self.dcn1 = D3D(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T, H, W) -> the same shape."""
-        return self.dcn1(leaky_relu(self.dcn0(x))) + x
+        return self.dcn1(self.dcn0(x)) + x
 
 
 class ResBlock(nn.Module):

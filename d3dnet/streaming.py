@@ -13,10 +13,9 @@ from itertools import islice
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from d3dnet.model import NEGATIVE_SLOPE, D3Dnet, ResD3D
+from d3dnet.model import D3Dnet, ResD3D
 
 
 class Feed(Protocol):
@@ -76,8 +75,7 @@ class _ResD3DStage:
 
     def __call__(self, x: Tensor | None, last: bool) -> Tensor | None:
         joined = self.first.join(x, last)
-        y = self.first.apply(joined)
-        y = self.second(None if y is None else F.leaky_relu_(y, NEGATIVE_SLOPE), last)
+        y = self.second(self.first.apply(joined), last)
         if y is None:
             return None
         # The result ends two frames before the input; at the end of the clip, with it.

@@ -15,6 +15,7 @@ import torch
 INSTRUCTION_SETS = ("generic", "avx2", "avx512", "amx")  # ascending
 INSTRUCTION_SET_VARIABLE = "D3DNET_INSTRUCTION_SET"
 CPU_LIBRARY = Path(__file__).parent.parent / "_C_cpu.so"
+OPERATOR = b"d3dnet operator 2"  # in cuda_ops/instruction_set.cpp; another one for other arguments
 
 _library: ctypes.CDLL | None = None
 _problem = f"{CPU_LIBRARY} does not exist"
@@ -37,6 +38,9 @@ def load_cpu_library() -> None:
     if not CPU_LIBRARY.exists():
         return
     try:
+        # Before it is loaded, which puts its kernels under operators that they may not fit.
+        if OPERATOR not in CPU_LIBRARY.read_bytes():
+            raise OSError("it was built from another version of d3dnet")
         torch.ops.load_library(CPU_LIBRARY)
         library = ctypes.CDLL(str(CPU_LIBRARY))
         library.d3dnet_instruction_set.restype = ctypes.c_char_p

@@ -4,6 +4,7 @@ Offset layout: (B, G·K·D, To, Ho, Wo), offset group major, then tap in (t, h, 
 value per deformable dimension in the order of `dims`, in pixels. Mask: (B, G·K, To, Ho, Wo).
 """
 
+import math
 import operator
 from collections.abc import Sequence
 
@@ -34,6 +35,18 @@ def check_dims(dims: str) -> None:
     """Raise `ValueError` unless `dims` is a non-empty subset of T, H, W in that order."""
     if dims not in DIMS:
         raise ValueError(f"dims is {dims!r}; accepted: {', '.join(repr(d) for d in DIMS)}")
+
+
+def check_negative_slope(slope: float) -> None:
+    """Raise `ValueError` unless `slope` is a finite number above 0.
+
+    Above 0 so that the sign of a result is that of the sum it was made from: it is all that the
+    gradient needs, and the sum need not be kept.
+    """
+    if not isinstance(slope, int | float) or not 0 < slope < math.inf:
+        raise ValueError(
+            f"negative_slope is {slope!r}; accepted: a finite number above 0, 1 for no activation"
+        )
 
 
 def output_size(

@@ -70,7 +70,12 @@ def _load_library() -> Operators:
     if not LIBRARY.exists():
         raise OSError(f"{LIBRARY} does not exist")
     torch.ops.load_library(LIBRARY)
-    return torch.ops.d3dnet_cuda
+    operators = torch.ops.d3dnet_cuda
+    # That it was built for another GPU, or with other arguments, shows here, not in the middle.
+    one = torch.ones(1, 1, 1, 1, 1, device="cuda")
+    geometry = ((1, 1, 1), (0, 0, 0), (1, 1, 1), "W")
+    operators.deform_conv3d(one, torch.zeros_like(one), one, None, None, *geometry, 1.0, False)
+    return operators
 
 
 @functools.cache

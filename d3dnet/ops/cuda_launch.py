@@ -58,6 +58,7 @@ def _fields() -> list[tuple[str, type]]:
         *((name, ctypes.c_int * 3) for name in triples),
         *ints("moving", "run", "offset_is_float", "round_weights", "output_is_channels_last"),
         *ints("whole_input", "whole_grad", "segments", "reserved"),
+        ("negative_slope", ctypes.c_double),
         ("tiles", Tiling),
         *((name, ctypes.c_void_p) for name in (*pointers, *gradients)),
     ]
@@ -150,6 +151,7 @@ class LaunchedOperators:
         padding: Triple,
         dilation: Triple,
         dims: str,
+        negative_slope: float,
         allow_tf32: bool,
     ) -> Tensor:
         """Compute `d3dnet::deform_conv3d`."""
@@ -163,6 +165,7 @@ class LaunchedOperators:
         p.output = output.data_ptr()
         bias = None if bias is None else bias.contiguous()
         p.bias = _pointer(bias)
+        p.negative_slope = negative_slope
         rows = p.taps * (p.channels // p.run) * p.group_outputs
         packed = self._pack("forward", tensors, p, rows, p.run)
         p.packed_weight = packed.data_ptr()

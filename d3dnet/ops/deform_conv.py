@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from d3dnet.ops import operator  # noqa: F401  (declares torch.ops.d3dnet)
-from d3dnet.ops.contract import check_dims, check_tensors, triple
+from d3dnet.ops.contract import check_dims, check_negative_slope, check_tensors, triple
 
 
 def deform_conv3d(
@@ -23,6 +23,7 @@ def deform_conv3d(
     dilation: int | tuple[int, int, int] = 1,
     mask: Tensor | None = None,
     dims: str = "THW",
+    negative_slope: float = 1.0,
 ) -> Tensor:
     """Convolve with taps that are moved by `offset`, sampling (tri/bi)linearly.
 
@@ -40,6 +41,8 @@ def deform_conv3d(
         stride, padding, dilation: an int or (t, h, w).
         mask: (B, G·K, To, Ho, Wo), of input's dtype; multiplies each sample, no activation inside.
         dims: the dimensions that move, a non-empty subset of T, H, W in that order. D3Dnet: "HW".
+        negative_slope: above 0; of a LeakyReLU on the result, in the same pass and before it is
+            rounded to 16 bits: values below 0 are multiplied by it. 1 is no activation.
 
     Returns:
         (B, O, To, Ho, Wo) of input's dtype, channels_last_3d where `input` is, else contiguous.
@@ -51,12 +54,13 @@ def deform_conv3d(
             and what is accepted.
     """
     check_dims(dims)
+    check_negative_slope(negative_slope)
     stride = triple("stride", stride, minimum=1)
     padding = triple("padding", padding, minimum=0)
     dilation = triple("dilation", dilation, minimum=1)
     check_tensors(input, offset, weight, bias, mask, stride, padding, dilation, dims)
     return torch.ops.d3dnet.deform_conv3d(
-        input, offset, weight, bias, mask, stride, padding, dilation, dims
+        input, offset, weight, bias, mask, stride, padding, dilation, dims, negative_slope
     )
 
 
@@ -78,11 +82,13 @@ class DeformConv3d(nn.Module):
         groups: int = 1,
         bias: bool = True,
         dims: str = "THW",
+        negative_slope: float = 1.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         check_dims(dims)
+        check_negative_slope(negative_slope)
         for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
             if groups < 1 or channels < 1 or channels % groups != 0:
                 raise ValueError(
@@ -97,6 +103,7 @@ class DeformConv3d(nn.Module):
         self.dilation = triple("dilation", dilation, minimum=1)
         self.groups = groups
         self.dims = dims
+        self.negative_slope = negative_slope
         shape = (out_channels, in_channels // groups, *self.kernel_size)
         self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
         if bias:
@@ -124,11 +131,13 @@ class DeformConv3d(nn.Module):
             self.dilation,
             mask,
             self.dims,
+            self.negative_slope,
         )
 
     def extra_repr(self) -> str:
         return (
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
             f"stride={self.stride}, padding={self.padding}, dilation={self.dilation}, "
-            f"groups={self.groups}, bias={self.bias is not None}, dims={self.dims!r}"
+            f"groups={self.groups}, bias={self.bias is not None}, dims={self.dims!r}, "
+            f"negative_slope={self.negative_slope}"
         )

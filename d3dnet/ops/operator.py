@@ -22,7 +22,7 @@ _TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides)
 library = torch.library.Library("d3dnet", "DEF")
 library.define(
     "deform_conv3d(Tensor input, Tensor offset, Tensor weight, Tensor? bias, Tensor? mask, "
-    f"{_GEOMETRY}) -> Tensor",
+    f"{_GEOMETRY}, float negative_slope) -> Tensor",
     tags=_TAGS,
 )
 library.define(
@@ -56,6 +56,7 @@ def _fake_forward(
     padding: Triple,
     dilation: Triple,
     dims: str,
+    negative_slope: float,
 ) -> Tensor:
     check_tensors(input, offset, weight, bias, mask, stride, padding, dilation, dims)
     size = output_size(input.shape[2:], weight.shape[2:], stride, padding, dilation)
@@ -92,12 +93,16 @@ def _fake_backward(
 
 
 def _setup_context(ctx, inputs, output) -> None:
-    input, offset, weight, _, mask, *ctx.geometry = inputs
-    ctx.save_for_backward(input, offset, weight, mask)
+    input, offset, weight, _, mask, *ctx.geometry, ctx.negative_slope = inputs
+    output = None if ctx.negative_slope == 1 else output
+    ctx.save_for_backward(input, offset, weight, mask, output)
 
 
 def _backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-    input, offset, weight, mask = ctx.saved_tensors
+    input, offset, weight, mask, output = ctx.saved_tensors
+    if output is not None:
+        # The sign of the result is that of the sum before the LeakyReLU, which was not kept.
+        grad = torch.ops.aten.leaky_relu_backward(grad, output, ctx.negative_slope, True)
     need_input, need_offset, need_weight, need_bias, need_mask = ctx.needs_input_grad[:5]
     needs = (need_input, need_offset, need_weight, need_mask, need_bias)
     gradients = torch.ops.d3dnet.deform_conv3d_backward(
@@ -106,7 +111,7 @@ def _backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
     of_input, of_offset, of_weight, of_mask, of_bias = (
         gradient if needed else None for gradient, needed in zip(gradients, needs, strict=True)
     )
-    return of_input, of_offset, of_weight, of_bias, of_mask, None, None, None, None
+    return of_input, of_offset, of_weight, of_bias, of_mask, None, None, None, None, None
 
 
 def _second_derivative(ctx, *grads) -> None:
@@ -131,7 +136,7 @@ def _autocast_for(device_type: str):
         weight: Tensor,
         bias: Tensor | None,
         mask: Tensor | None,
-        *geometry,
+        *settings,
     ) -> Tensor:
         dtype = torch.get_autocast_dtype(device_type)
 
@@ -143,7 +148,7 @@ def _autocast_for(device_type: str):
             offset = offset.to(torch.float32)  # exact from either 16-bit dtype
         with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(key)):
             return torch.ops.d3dnet.deform_conv3d(
-                lowered(input), offset, lowered(weight), lowered(bias), lowered(mask), *geometry
+                lowered(input), offset, lowered(weight), lowered(bias), lowered(mask), *settings
             )
 
     return autocast

@@ -54,6 +54,7 @@ def forward(
     padding: Triple,
     dilation: Triple,
     dims: str,
+    negative_slope: float,
 ) -> Tensor:
     """Compute `d3dnet::deform_conv3d`; the arguments are those of `d3dnet.ops.deform_conv3d`."""
     kernel = tuple(weight.shape[2:])
@@ -77,7 +78,7 @@ def forward(
                 product = product.transpose(1, 2).flatten(0, 1)
                 if bias is not None:
                     product += bias.to(compute).unsqueeze(1)
-                _frame(out, chunk)[:, chunk.span] = product
+                _frame(out, chunk)[:, chunk.span] = F.leaky_relu(product, negative_slope)
     return out
 
 

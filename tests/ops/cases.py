@@ -1,5 +1,6 @@
 """The grid of configurations that every implementation of the operator is checked on."""
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 
@@ -39,10 +40,17 @@ class Case:
     bias: bool = True
     mask: bool = False
     spread: float = 1.5
+    negative_slope: float = 1.0
 
     @property
     def geometry(self) -> tuple:
+        """What the backward operator takes besides tensors."""
         return self.stride, self.padding, self.dilation, self.dims
+
+    @property
+    def settings(self) -> tuple:
+        """What the operator takes besides tensors."""
+        return *self.geometry, self.negative_slope
 
     @property
     def out_size(self) -> tuple[int, ...]:
@@ -108,6 +116,11 @@ CASES = {
     "48 channels to 80": Case(channels=48, outputs=80, size=(2, 3, 5), mask=True),
     "64 channels": Case(channels=64, outputs=64, size=(2, 4, 5), batch=2),
     "64 channels, all dimensions": Case(channels=64, outputs=64, size=(3, 3, 4), dims="THW"),
+    "LeakyReLU": Case(negative_slope=0.1, mask=True, batch=2),
+    "steep LeakyReLU, groups": Case(
+        channels=6, outputs=4, groups=2, dims="THW", bias=False, negative_slope=2.5
+    ),
+    "LeakyReLU, 64 channels": Case(channels=64, outputs=64, size=(2, 4, 5), negative_slope=0.1),
     "64 channels, large frame": Case(
         channels=64, outputs=64, size=(2, 17, 19), kernel=(1, 1, 2), padding=(0, 0, 1)
     ),
@@ -118,7 +131,8 @@ CASES = {
 def make(case: Case, coarse: bool = False, coarse_offset: bool = False) -> Tensors:
     """Make the float64 tensors of a case; the coarse ones are exact in every dtype accepted.
 
-    The others are exact in float32. One offset in ten is a whole number: an integer position.
+    The others are exact in float32. One offset in ten is a whole number: an integer position. The
+    gradient is 0 where a LeakyReLU is so near to its kink that 16 bits may see its other side.
     """
     random = np.random.default_rng(20)
     taps = case.kernel[0] * case.kernel[1] * case.kernel[2]
@@ -136,7 +150,7 @@ def make(case: Case, coarse: bool = False, coarse_offset: bool = False) -> Tenso
         case.batch, rows * len(case.dims), *case.out_size, coarse=coarse_offset, spread=case.spread
     )
     whole = torch.from_numpy(random.random(offset.shape) < 0.1)
-    return Tensors(
+    made = Tensors(
         input=normal(case.batch, case.channels, *case.size),
         offset=torch.where(whole, offset.round(), offset),
         weight=normal(case.outputs, case.channels // case.groups, *case.kernel),
@@ -144,6 +158,13 @@ def make(case: Case, coarse: bool = False, coarse_offset: bool = False) -> Tenso
         mask=normal(case.batch, rows, *case.out_size) if case.mask else None,
         grad=normal(*out),
     )
+    if case.negative_slope == 1:
+        return made
+    t = made.map(Tensor.numpy)
+    linear = oracle.deform_conv3d(t.input, t.offset, t.weight, t.bias, t.mask, *case.geometry)
+    sums = torch.from_numpy(linear.output)
+    grad = torch.where(sums.abs() > 0.05 * sums.std(), made.grad, 0.0)
+    return dataclasses.replace(made, grad=grad)
 
 
 @functools.cache
@@ -158,6 +179,7 @@ def expected(case: Case, coarse: bool = False, coarse_offset: bool = False) -> d
         tensors.mask,
         *case.geometry,
         grad=tensors.grad,
+        negative_slope=case.negative_slope,
     )
     found = {name: torch.from_numpy(getattr(result, name)) for name in NAMES}
     absent = {"grad_bias": not case.bias, "grad_mask": not case.mask}
@@ -171,7 +193,16 @@ def compute(implementation: str, case: Case, tensors: Tensors) -> dict[str, Tens
     t = tensors.map(lambda tensor: tensor.detach().requires_grad_())
     stride, padding, dilation, dims = case.geometry
     output = deform_conv3d(
-        t.input, t.offset, t.weight, t.bias, stride, padding, dilation, t.mask, dims
+        t.input,
+        t.offset,
+        t.weight,
+        t.bias,
+        stride,
+        padding,
+        dilation,
+        t.mask,
+        dims,
+        negative_slope=case.negative_slope,
     )
     found = {"output": output.detach()}
     output.backward(tensors.grad)
@@ -183,14 +214,20 @@ def compute(implementation: str, case: Case, tensors: Tensors) -> dict[str, Tens
 
 
 def _compute_reference(case: Case, t: Tensors) -> dict[str, Tensor]:
-    output = reference.forward(t.input, t.offset, t.weight, t.bias, t.mask, *case.geometry)
+    output = reference.forward(t.input, t.offset, t.weight, t.bias, t.mask, *case.settings)
     needs = (True, True, True, t.mask is not None, t.bias is not None)
     gradients = reference.backward(
-        t.grad, t.input, t.offset, t.weight, t.mask, *case.geometry, *needs
+        before_activation(case, t.grad, output),
+        *(t.input, t.offset, t.weight, t.mask, *case.geometry, *needs),
     )
     names = ("grad_input", "grad_offset", "grad_weight", "grad_mask", "grad_bias")
     found = {n: g for n, g, needed in zip(names, gradients, needs, strict=True) if needed}
     return {"output": output, **found}
+
+
+def before_activation(case: Case, grad: Tensor, output: Tensor) -> Tensor:
+    """The gradient that the backward operator is given: of the sums that became `output`."""
+    return torch.where(output > 0, grad, case.negative_slope * grad)
 
 
 def relative_error(found: Tensor, wanted: Tensor) -> float:

@@ -5,7 +5,7 @@ corner; only the channels of a pixel are handled as a vector.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy import ndarray
@@ -32,8 +32,12 @@ def deform_conv3d(
     dilation: tuple[int, int, int],
     dims: str,
     grad: ndarray | None = None,
+    negative_slope: float = 1.0,
 ) -> Result:
     """Return the output and, for an output gradient (ones if None), every gradient."""
+    if negative_slope != 1:
+        arguments = (x, offset, weight, bias, mask, stride, padding, dilation, dims)
+        return with_leaky_relu(arguments, grad, negative_slope)
     batch, channels, *size = x.shape
     outputs, group_channels, *kernel = weight.shape
     taps = kernel[0] * kernel[1] * kernel[2]
@@ -88,6 +92,15 @@ def deform_conv3d(
                     output[(b, outs, *at)] += weight[outs, :, i, j, k] @ column[ins]
                     grad_weight[outs, :, i, j, k] += np.outer(grad[(b, outs, *at)], column[ins])
     return Result(output, grad_x, grad_offset, grad_weight, grad.sum((0, 2, 3, 4)), grad_mask)
+
+
+def with_leaky_relu(arguments: tuple, grad: ndarray | None, negative_slope: float) -> Result:
+    """The same of a LeakyReLU of the output: where that is negative, all is scaled."""
+    output = deform_conv3d(*arguments).output
+    slope = np.array([negative_slope if value <= 0 else 1.0 for value in output.ravel()])
+    slope = slope.reshape(output.shape)
+    gradients = deform_conv3d(*arguments, grad=slope if grad is None else slope * grad)
+    return replace(gradients, output=slope * output)
 
 
 def cell(position: list[float], size: list[int]) -> list[tuple[tuple[int, ...], float, list]]:

@@ -70,6 +70,18 @@ def test_a_broken_library_is_named_in_the_one_warning(copy):
     assert f"{broken} cannot be loaded (" in warning and "plain PyTorch" in warning
 
 
+def test_a_library_built_for_other_arguments_is_not_loaded(copy):
+    needs_library()
+    other = copy / "d3dnet" / "_C_cpu.so"
+    built = compiled.CPU_LIBRARY.read_bytes()
+    other.write_bytes(built.replace(compiled.OPERATOR, compiled.OPERATOR[:-1] + b"1"))
+    done = run(copy, USE)
+    assert done.returncode == 0, done.stderr
+    count, warning, name = done.stdout.splitlines()
+    assert (count, name) == ("1", "None")
+    assert f"{other} cannot be loaded (it was built from another version of d3dnet)" in warning
+
+
 def test_an_unknown_instruction_set_in_the_environment_is_refused(copy):
     done = run(copy, "import d3dnet.ops", D3DNET_INSTRUCTION_SET="sse9")
     assert done.returncode != 0

@@ -64,6 +64,11 @@ def test_the_arguments_these_tests_change_are_accepted():
         ("padding", (1, 1, -2), "(1, 1, -2)", "each ≥ 0"),
         ("dilation", (1, 0, 1), "(1, 0, 1)", "each ≥ 1"),
         ("dilation", None, "None", "an int"),
+        ("negative_slope", 0, "0", "a finite number above 0"),
+        ("negative_slope", -0.1, "-0.1", "a finite number above 0"),
+        ("negative_slope", float("inf"), "inf", "a finite number above 0"),
+        ("negative_slope", float("nan"), "nan", "a finite number above 0"),
+        ("negative_slope", None, "None", "1 for no activation"),
     ],
 )
 def test_a_wrong_shape_or_setting_is_refused(name, wrong, found, accepted):
@@ -138,6 +143,7 @@ def test_triples_are_in_the_order_of_time_rows_columns(triple):
         ({"kernel_size": 0}, "kernel_size is 0"),
         ({"dims": "XY"}, "dims is 'XY'"),
         ({"stride": -1}, "stride is -1"),
+        ({"negative_slope": 0.0}, "negative_slope is 0.0"),
     ],
 )
 def test_the_module_refuses_wrong_settings_when_it_is_made(setting, message):

@@ -38,9 +38,10 @@ class Call(NamedTuple):
     bias: torch.Tensor
     mask: torch.Tensor
     dims: str
+    negative_slope: float = 0.1
 
     def to(self, dtype: torch.dtype) -> "Call":
-        return Call(*(t if isinstance(t, str) else t.to(dtype) for t in self))
+        return Call(*(t.to(dtype) if isinstance(t, torch.Tensor) else t for t in self))
 
 
 def make_call(channels=64, out_channels=64, dims="HW", size=(3, 11, 13), batch=1, groups=1) -> Call:
@@ -62,13 +63,13 @@ def make_call(channels=64, out_channels=64, dims="HW", size=(3, 11, 13), batch=1
 
 
 def compute(call: Call, forward, backward) -> dict[str, torch.Tensor]:
-    grad, input, offset, weight, bias, mask, dims = call
+    grad, input, offset, weight, bias, mask, dims, _ = call
     geometry = (ONE, ONE, ONE, dims)
     names = ("input", "offset", "weight", "mask", "bias")
     needs = (True,) * 5
     gradients = backward(grad, input, offset, weight, mask, *geometry, *needs)
     return {
-        "output": forward(input, offset, weight, bias, mask, *geometry),
+        "output": forward(input, offset, weight, bias, mask, *geometry, call.negative_slope),
         **dict(zip(names, gradients, strict=True)),
     }
 

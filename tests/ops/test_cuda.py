@@ -26,7 +26,7 @@ def nothing_decided(monkeypatch, tmp_path):
 def arguments() -> tuple:
     input, weight = torch.randn(1, 2, 1, 3, 3), torch.randn(2, 2, 1, 1, 1)
     geometry = ((1, 1, 1), (0, 0, 0), (1, 1, 1), "HW")
-    return input, torch.zeros(1, 2, 1, 3, 3), weight, None, None, *geometry
+    return input, torch.zeros(1, 2, 1, 3, 3), weight, None, None, *geometry, 1.0
 
 
 def test_without_kernels_the_reference_runs_and_one_warning_says_what_to_install():
@@ -43,6 +43,30 @@ def test_without_nvcc_the_kernels_are_compiled_at_run_time(monkeypatch):
     operators = cuda_launch.LaunchedOperators(lambda *launch: None)
     monkeypatch.setattr(cuda.nvrtc, "load", lambda: operators)
     assert cuda.kernels() == ("nvrtc", operators, None)
+
+
+def test_a_library_that_cannot_run_here_gives_way_to_kernels_compiled_at_run_time(monkeypatch):
+    class BuiltForAnotherGpu:
+        def deform_conv3d(self, *arguments):
+            raise RuntimeError("no kernel image is available for execution on the device")
+
+    operators = cuda_launch.LaunchedOperators(lambda *launch: None)
+    cuda.LIBRARY.touch()
+    monkeypatch.setattr(cuda.torch.ops, "load_library", lambda path: None)
+    monkeypatch.setattr(cuda.torch.ops, "d3dnet_cuda", BuiltForAnotherGpu(), raising=False)
+    monkeypatch.setattr(cuda.torch, "ones", lambda *size, device: torch.zeros(size))
+    monkeypatch.setattr(cuda.nvrtc, "load", lambda: operators)
+    assert cuda.kernels().name == "nvrtc"
+    monkeypatch.setenv(cuda.KERNELS_VARIABLE, "compiled")
+    cuda.kernels.cache_clear()
+    with pytest.raises(RuntimeError, match="asks for 'compiled': no kernel image is available"):
+        cuda.kernels()
+
+
+@pytest.mark.parametrize("dtype", cuda_launch.ELEMENTS, ids=str)
+def test_a_block_takes_no_more_shared_memory_than_the_smallest_gpu_has(dtype):
+    """64 KiB: Turing's."""
+    assert max(cuda_launch.shared_bytes(dtype)) <= 64 << 10
 
 
 def test_the_environment_forces_the_reference(monkeypatch, recwarn):
@@ -66,7 +90,7 @@ def test_the_gradient_of_the_input_is_not_deterministic(monkeypatch):
     operators = cuda_launch.LaunchedOperators(lambda *launch: launched.append(launch))
     monkeypatch.setattr(cuda.nvrtc, "load", lambda: operators)
     monkeypatch.setattr(cuda, "allow_tf32", lambda input: False)
-    input, offset, weight, _, mask, *geometry = arguments()
+    input, offset, weight, _, mask, *geometry, _ = arguments()
     tensors = (torch.randn(1, 2, 1, 3, 3), input, offset, weight, mask, *geometry)
     torch.use_deterministic_algorithms(True)
     try:

@@ -89,10 +89,11 @@ def compute(
 ) -> dict[str, torch.Tensor]:
     """Output and gradients, by the names of `cases.NAMES`."""
     output = operators.deform_conv3d(
-        t.input, t.offset, t.weight, t.bias, t.mask, *case.geometry, tf32
+        t.input, t.offset, t.weight, t.bias, t.mask, *case.settings, tf32
     )
     gradients = operators.deform_conv3d_backward(
-        t.grad, t.input, t.offset, t.weight, t.mask, *case.geometry, *needs, tf32
+        cases.before_activation(case, t.grad, output),
+        *(t.input, t.offset, t.weight, t.mask, *case.geometry, *needs, tf32),
     )
     names = ("grad_input", "grad_offset", "grad_weight", "grad_mask", "grad_bias")
     absent = {"grad_bias": t.bias is None, "grad_mask": t.mask is None}

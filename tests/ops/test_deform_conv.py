@@ -17,11 +17,14 @@ def test_it_starts_with_the_parameters_of_a_torch_convolution():
 
 
 def test_it_is_the_function_on_its_parameters():
-    module = DeformConv3d(4, 6, 3, (1, 2, 1), (1, 0, 2), (1, 2, 1), groups=2, dims="TW")
+    module = DeformConv3d(
+        4, 6, 3, (1, 2, 1), (1, 0, 2), (1, 2, 1), groups=2, dims="TW", negative_slope=0.2
+    )
     input, offset = torch.randn(1, 4, 3, 7, 4), torch.randn(1, 2 * 27 * 2, 3, 2, 6)
     mask = torch.rand(1, 2 * 27, 3, 2, 6)
     wanted = deform_conv3d(
-        input, offset, module.weight, module.bias, (1, 2, 1), (1, 0, 2), (1, 2, 1), mask, "TW"
+        *(input, offset, module.weight, module.bias, (1, 2, 1), (1, 0, 2), (1, 2, 1), mask),
+        *("TW", 0.2),
     )
     assert torch.equal(module(input, offset, mask), wanted)
     assert not torch.equal(module(input, offset), wanted)
@@ -38,5 +41,5 @@ def test_it_can_do_without_a_bias():
 def test_its_printed_form_names_its_settings():
     assert str(DeformConv3d(2, 4, (1, 3, 3), padding=1, bias=False, dims="HW")) == (
         "DeformConv3d(2, 4, kernel_size=(1, 3, 3), stride=(1, 1, 1), padding=(1, 1, 1), "
-        "dilation=(1, 1, 1), groups=1, bias=False, dims='HW')"
+        "dilation=(1, 1, 1), groups=1, bias=False, dims='HW', negative_slope=1.0)"
     )

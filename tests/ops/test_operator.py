@@ -18,11 +18,15 @@ def arguments(case: cases.Case, dtype: torch.dtype, channels_last: bool = False)
     t = cases.make(case).to(dtype)
     if channels_last:
         t = t.map(lambda x: x.contiguous(memory_format=LAST) if x.dim() == 5 else x)
-    return t.input, t.offset, t.weight, t.bias, t.mask, *case.geometry
+    return t.input, t.offset, t.weight, t.bias, t.mask, *case.settings
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
-@pytest.mark.parametrize("case", [CASE, cases.CASES["no bias"]], ids=["groups", "no bias"])
+@pytest.mark.parametrize(
+    "case",
+    [CASE, cases.CASES["no bias"], cases.CASES["LeakyReLU"]],
+    ids=["groups", "no bias", "LeakyReLU"],
+)
 def test_opcheck_passes(implementation, case, channels_last):
     del implementation  # the operator runs on the instruction set that the fixture chose
     inputs = [
@@ -34,18 +38,20 @@ def test_opcheck_passes(implementation, case, channels_last):
 
 @pytest.mark.parametrize("needs", [[True] * 5, [True, False, False, False, True]])
 def test_opcheck_passes_for_the_backward_operator(needs):
-    input, offset, weight, _, mask, *geometry = arguments(CASE, torch.float32, channels_last=True)
+    input, offset, weight, _, mask, *_ = arguments(CASE, torch.float32, channels_last=True)
     grad = cases.make(CASE).grad.float()
     torch.library.opcheck(
         torch.ops.d3dnet.deform_conv3d_backward.default,
-        (grad, input, offset, weight, mask, *geometry, *needs),
+        (grad, input, offset, weight, mask, *CASE.geometry, *needs),
     )
 
 
 @pytest.mark.parametrize(
-    ("dims", "mask"), [("HW", True), ("THW", False), ("T", True)], ids=["HW", "THW", "T"]
+    ("dims", "mask", "slope"),
+    [("HW", True, 1.0), ("THW", False, 1.0), ("T", True, 1.0), ("HW", True, 0.1)],
+    ids=["HW", "THW", "T", "LeakyReLU"],
 )
-def test_gradcheck_passes_in_float64(implementation, dims, mask):
+def test_gradcheck_passes_in_float64(implementation, dims, mask, slope):
     del implementation
     case = dataclasses.replace(CASE, size=(2, 2, 3), batch=1, kernel=(2, 2, 1), dims=dims)
     t = cases.make(dataclasses.replace(case, mask=mask))
@@ -55,7 +61,11 @@ def test_gradcheck_passes_in_float64(implementation, dims, mask):
 
     def function(input, offset, weight, bias, *mask):
         return deform_conv3d(
-            input, offset, weight, bias, padding=1, mask=mask[0] if mask else None, dims=dims
+            *(input, offset, weight, bias),
+            padding=1,
+            mask=mask[0] if mask else None,
+            dims=dims,
+            negative_slope=slope,
         )
 
     leaves = [t.input, t.offset, t.weight, t.bias, *([t.mask] if mask else [])]
@@ -67,11 +77,11 @@ def test_gradcheck_passes_in_float64(implementation, dims, mask):
 )
 def test_it_compiles_as_one_graph_with_the_same_values(backend, channels_last):
     torch.manual_seed(3)
-    module = DeformConv3d(4, 4, 3, padding=1, groups=2, dims="HW")
+    module = DeformConv3d(4, 4, 3, padding=1, groups=2, dims="HW", negative_slope=0.1)
     predict = torch.nn.Conv3d(4, 54, 3, padding=1)
 
     def network(x):
-        return torch.relu(module(x, predict(x)) + x).square().mean()
+        return (module(x, predict(x)) + x).square().mean()
 
     x = torch.randn(1, 4, 2, 5, 4)
     if channels_last:
@@ -98,7 +108,7 @@ def test_it_runs_on_the_meta_device():
     tensors = cases.make(CASE).to(torch.float32).map(lambda tensor: tensor.to("meta"))
     output = torch.ops.d3dnet.deform_conv3d(
         *(getattr(tensors, name) for name in ("input", "offset", "weight", "bias", "mask")),
-        *CASE.geometry,
+        *CASE.settings,
     )
     assert output.shape == tensors.grad.shape and output.device.type == "meta"
 
@@ -119,6 +129,21 @@ def test_only_the_gradients_asked_for_are_computed(monkeypatch):
     output.sum().backward()
     assert asked == [(False, True, False, False, True)]
     assert offset.grad is not None and bias.grad is not None
+
+
+@pytest.mark.parametrize("slope", [1.0, 0.1])
+def test_only_the_output_of_a_leaky_relu_is_kept_for_the_backward_pass(slope):
+    """It is what the next layer keeps as its input anyway; the sums before it are gone."""
+    t = cases.make(CASE).map(lambda tensor: tensor.clone().requires_grad_())
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+        output = deform_conv3d(
+            t.input, t.offset, t.weight, t.bias, padding=1, mask=t.mask, dims="HW",
+            negative_slope=slope,
+        )  # fmt: skip
+    of_arguments = {x.data_ptr() for x in (t.input, t.offset, t.weight, t.mask)}
+    others = [x.data_ptr() for x in kept if x.data_ptr() not in of_arguments]
+    assert others == ([] if slope == 1 else [output.data_ptr()])
 
 
 def test_a_second_derivative_is_refused():

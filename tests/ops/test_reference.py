@@ -35,7 +35,7 @@ def test_it_never_holds_the_column_matrix(dims, monkeypatch):
     grad = torch.randn(1, channels, *size)
     geometry = ((1, 1, 1), (1, 1, 1), (1, 1, 1), dims)
     with LargestResult() as largest:
-        reference.forward(input, offset, weight, None, None, *geometry)
+        reference.forward(input, offset, weight, None, None, *geometry, 0.1)
         reference.backward(grad, input, offset, weight, None, *geometry, *[True] * 5)
     columns = 4 * taps * channels * size[0] * size[1] * size[2]
     indices = 8 * 2 ** len(dims) * 2**15 // channels  # int64, one per corner of a chunk's samples

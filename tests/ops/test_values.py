@@ -69,7 +69,7 @@ def test_large_coordinates_lose_no_precision(implementation):
     weight = torch.ones(1, 1, 1, 1, 1)
     if implementation == "reference":
         geometry = ((1, 1, 1), (0, 0, 0), (1, 1, 1), "W")
-        found = cases.reference.forward(input, offset, weight, None, None, *geometry)
+        found = cases.reference.forward(input, offset, weight, None, None, *geometry, 1.0)
     else:
         found = cases.deform_conv3d(input, offset, weight, dims="W")
     wanted = torch.where(input == 0, 0.3, 0.7)[..., :-1]
@@ -115,17 +115,16 @@ def test_results_are_channels_last_where_what_they_belong_to_is(implementation, 
     tensors = cases.make(case).to(torch.float32)
     tensors = tensors.map(lambda x: LAYOUTS[layout](x) if x.dim() == 5 else x)
     format = torch.channels_last_3d if layout == "channels_last" else torch.contiguous_format
-    stride, padding, dilation, dims = case.geometry
     t = tensors
     output = torch.ops.d3dnet.deform_conv3d(
-        t.input, t.offset, t.weight, t.bias, t.mask, stride, padding, dilation, dims
+        t.input, t.offset, t.weight, t.bias, t.mask, *case.settings
     )
     gradients = torch.ops.d3dnet.deform_conv3d_backward(
-        t.grad, t.input, t.offset, t.weight, t.mask, stride, padding, dilation, dims, *[True] * 5
+        t.grad, t.input, t.offset, t.weight, t.mask, *case.geometry, *[True] * 5
     )
     if implementation == "reference":
         output = cases.reference.forward(
-            t.input, t.offset, t.weight, t.bias, t.mask, *case.geometry
+            t.input, t.offset, t.weight, t.bias, t.mask, *case.settings
         )
         gradients = cases.reference.backward(
             t.grad, t.input, t.offset, t.weight, t.mask, *case.geometry, *[True] * 5
