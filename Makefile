@@ -15,7 +15,7 @@ $(installed): pyproject.toml setup.py constraints.txt $(wildcard cuda_ops/*)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "d3dnet needs Python 3.11 or newer; set PYTHON=")'
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch numpy setuptools wheel
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[test,train]'
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[test,train,ray]'
 	touch $@
 
 # An OUT that was asked for is never overwritten.

@@ -61,6 +61,16 @@ class Kept:
 
 
 @dataclass(frozen=True)
+class ShareDone:
+    """A share of the segments is complete: which, of how many, with so many frames, in `work`."""
+
+    share: int
+    shares: int
+    frames: int
+    work: Path
+
+
+@dataclass(frozen=True)
 class Done:
     """The result is complete."""
 
@@ -68,8 +78,15 @@ class Done:
     audit: Audit
 
 
-Event = Start | Progress | SegmentDone | Kept | Done
-NAMES = {Start: "start", Progress: "progress", SegmentDone: "segment", Kept: "kept", Done: "done"}
+NAMES = {
+    Start: "start",
+    Progress: "progress",
+    SegmentDone: "segment",
+    Kept: "kept",
+    ShareDone: "share",
+    Done: "done",
+}
+Event = Start | Progress | SegmentDone | Kept | ShareDone | Done
 
 
 def as_json(event: Event) -> dict[str, Any]:

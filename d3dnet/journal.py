@@ -6,6 +6,7 @@ line that a crash tore off counts for nothing.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -16,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from d3dnet.video.encode import sync
-from d3dnet.video.errors import OutputError
+from d3dnet.video.errors import DiskError, OutputError
 
 SUFFIX = ".d3dnet"
-JOURNAL, LOCK = "journal.jsonl", "lock"
+JOURNAL, LOCK, SHARES = "journal.jsonl", "lock", "shares.json"
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 LONGEST_NAME = 200  # bytes; file systems allow 255
 
 
@@ -46,15 +48,20 @@ class Lock:
         BusyError: another one holds it.
     """
 
-    def __init__(self, path: Path, what: Path) -> None:
+    def __init__(self, path: Path, what: Path | str) -> None:
         self._path = path
         while True:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = open(path, "a+b")
             try:
                 _lock(file)
-            except OSError:
+            except OSError as error:
                 file.close()
+                if error.errno in NO_LOCKS:
+                    raise DiskError(
+                        f"{path}: this file system has no locks ({error.strerror}); mount it with "
+                        "them, or keep the work on another disk with --work-dir"
+                    ) from None
                 raise BusyError(
                     f"{what}: another process works on it; wait for it, or choose another name"
                 ) from None
@@ -87,6 +94,7 @@ class Journal:
     Args:
         path: the result.
         parent: where to keep the work; None for the result's own folder.
+        share: name of the share that is made, in a folder of its own within those; "": all.
 
     Attributes:
         folder: where work is kept; beside: a folder next to the result, on the same disk.
@@ -96,15 +104,16 @@ class Journal:
         BusyError: another process works on the result.
     """
 
-    def __init__(self, path: Path, parent: Path | None = None) -> None:
-        self.beside = work_folder(path)
-        self.folder = work_folder(path, parent)
+    def __init__(self, path: Path, parent: Path | None = None, share: str = "") -> None:
+        self.beside = work_folder(path) / share
+        self.folder = work_folder(path, parent) / share
         self.finished = False
-        self._what = path
-        self._locks = [Lock(self.beside / LOCK, path)]
+        self._what = f"{path}, {share}" if share else str(path)
+        self._share = share
+        self._locks = [Lock(self.beside / LOCK, self._what)]
         if self.folder != self.beside:
             try:
-                self._locks.append(Lock(self.folder / LOCK, path))
+                self._locks.append(Lock(self.folder / LOCK, self._what))
             except BaseException:
                 self._locks[0].remove()
                 raise
@@ -121,6 +130,9 @@ class Journal:
             self.restart()
             for lock in self._locks:
                 lock.remove()
+            for folder in (self.folder, self.beside) if self._share else ():
+                with contextlib.suppress(OSError):
+                    folder.parent.rmdir()
         else:
             for lock in self._locks:
                 lock.release()
@@ -128,7 +140,8 @@ class Journal:
     @property
     def any_done(self) -> bool:
         """Whether there is anything to go on with."""
-        return any("segment" in record for record in self.records)
+        shares = (self.folder / SHARES).exists()
+        return shares or any("segment" in record for record in self.records)
 
     def begin(self, made_of: Mapping[str, Any], plan: Mapping[str, Any]) -> None:
         """Go on with the work that is there, or begin.
@@ -150,11 +163,7 @@ class Journal:
         if key(there, self.plan) != self.header.get("key", key(there, self.plan)):
             differences = ["its journal is damaged"]
         else:
-            differences = [
-                f"{name}: {_shown(there.get(name))} there, {_shown(made_of.get(name))} now"
-                for name in sorted({*there, *made_of})
-                if there.get(name) != made_of.get(name)
-            ]
+            differences = differing(there, made_of)
         if differences:
             raise OtherWorkError(
                 f"{self._what}: {self.folder} holds unfinished work of another kind "
@@ -176,7 +185,7 @@ class Journal:
         """Forget and remove all that was done."""
         self.header, self.records = None, []
         for folder in {self.folder, self.beside}:
-            for path in sorted(folder.iterdir(), key=lambda path: path.name != JOURNAL):
+            for path in sorted(folder.iterdir(), key=lambda p: p.name not in (JOURNAL, SHARES)):
                 if path.name != LOCK:
                     remove(path)
 
@@ -213,6 +222,15 @@ def key(made_of: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
 
 def _shown(value: object) -> object:
     return "not given" if value is None else value
+
+
+def differing(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between what two results are made of, as text; both as JSON gives them."""
+    return [
+        f"{name}: {_shown(there.get(name))} there, {_shown(now.get(name))} now"
+        for name in sorted({*there, *now})
+        if there.get(name) != now.get(name)
+    ]
 
 
 def remove(path: Path) -> None:

@@ -12,10 +12,11 @@ T = TypeVar("T")
 WAIT = 0.1  # seconds after which a stage that waits looks whether it is to stop
 
 
-def read_ahead(items: Iterable[T], depth: int) -> Iterator[T]:
+def read_ahead(items: Iterable[T], depth: int, wait: bool = True) -> Iterator[T]:
     """`items`, made by a thread of its own, at most `depth` before they are asked for.
 
-    What it raises is raised here, in its turn. Closing this generator stops the thread.
+    What it raises is raised here, in its turn. Closing this generator stops the thread. Where
+    nothing is there yet and it is not to `wait`, it yields None.
     """
     queue: Queue[tuple[T | None, BaseException | None, bool]] = Queue(depth)
     stopped = threading.Event()
@@ -44,7 +45,10 @@ def read_ahead(items: Iterable[T], depth: int) -> Iterator[T]:
     thread.start()
     try:
         while True:
-            item, error, ended = queue.get()
+            try:
+                item, error, ended = queue.get(block=wait)
+            except Empty:
+                item, error, ended = None, None, False
             if error is not None:
                 raise error
             if ended:

@@ -48,6 +48,11 @@ class Segment:
     enter_pts: int
     checks: tuple[int, ...] = ()
 
+    @classmethod
+    def from_dict(cls, values: dict) -> "Segment":
+        """Of `dataclasses.asdict`, also after JSON."""
+        return cls(**{**values, "checks": tuple(values["checks"])})
+
 
 @dataclass(frozen=True)
 class Place:

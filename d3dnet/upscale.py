@@ -10,16 +10,19 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
-from d3dnet.events import Done, Event, Kept, Progress, Start
+from d3dnet.devices import workers_of
+from d3dnet.events import Done, Event, Kept, Progress, ShareDone, Start
 from d3dnet.finish import audited, full_disk_told, give_name, joined
-from d3dnet.journal import Journal, OtherWorkError, is_complete, work_folder
+from d3dnet.journal import OtherWorkError, is_complete, work_folder
 from d3dnet.pipeline import check_mode, load_network, make_segments
 from d3dnet.plan import Plan, make_plan
-from d3dnet.segments import Place, Segment
+from d3dnet.segments import Place, Segment, find_segments, warm_up
+from d3dnet.shares import JOIN, Part, Share, collected, opened
 from d3dnet.video.audit import AuditError
 from d3dnet.video.decode import Reading, VideoSource
 from d3dnet.video.encode import time_offset
@@ -40,6 +43,7 @@ from d3dnet.video.target import (
     warn_of_alpha,
 )
 from d3dnet.work import Job, Ledger, made_of
+from d3dnet.workers import Workers, settle_plan, spread
 
 
 def upscale_video(
@@ -72,6 +76,8 @@ def upscale_video(
     ffmpeg: str | os.PathLike[str] | None = None,
     work_dir: str | os.PathLike[str] | None = None,
     restart: bool = False,
+    segment: str | None = None,
+    workers: Workers | None = None,
     watch: Callable[[Event], None] = lambda event: None,
 ) -> Path:
     """Make a video file larger, four times in both directions unless asked otherwise.
@@ -91,7 +97,8 @@ def upscale_video(
         output: the result; its extension chooses the container. Or a printf pattern of images; or
             one image, of one frame.
         model: "bicubic", name or path for `d3dnet.load_model`, or a loaded network.
-        device, precision: as for `d3dnet.load_model`; unused if `model` is a loaded network.
+        device, precision: as for `d3dnet.load_model`; unused if `model` is a loaded network. Or
+            several devices of this machine, "cuda:0,1", which share the segments.
         mode: "sequence" (each frame sees the whole shot within reach, features are computed once)
             or "window" (7 frames for each; beyond the ends the first or last is repeated).
         tile, max_memory: as for `d3dnet.plan.make_plan`.
@@ -113,6 +120,10 @@ def upscale_video(
         ffmpeg: path of the program; None for $FFMPEG, else that on the PATH, else the bundled one.
         work_dir: keep unfinished work in a folder in this one, not beside `output`.
         restart: forget unfinished work that is there.
+        segment: "I/N" makes only share I of N of the segments, and no result yet; "join" makes
+            the result of all shares (`d3dnet.shares`).
+        workers: where the segments are made, `d3dnet.devices.Devices` or `d3dnet.cluster.Cluster`;
+            None for this process, unless there are several devices.
         watch: called with what happens (`d3dnet.events`): each frame, each segment, the result.
 
     Returns:
@@ -123,11 +134,11 @@ def upscale_video(
         OutputError: `output` cannot be written there, or so; EncoderError if ffmpeg says so,
             DiskError if the disk is full; AuditError if the result is not faithful; BusyError if
             another process works on it; OtherWorkError if there is unfinished work with other
-            settings.
+            settings; SharesMissingError if shares are not complete; WorkerError if workers die.
         ProgramError: no usable ffmpeg program, or it has no such codec.
         CheckpointError: a wrong weights file.
         NotEnoughMemoryError: the network does not fit.
-        ValueError: an unknown mode, device or precision.
+        ValueError: an unknown mode, device, precision or share.
     """
     check_mode(mode)
     program = find_program(ffmpeg)
@@ -143,8 +154,9 @@ def upscale_video(
     if is_image(Path(output)) and codec == DEFAULT_CODEC:
         codec = ENCODERS[Path(output).suffix.lower()]
     encoding = Encoding(codec, crf, preset, pix_fmt, tuple(ffmpeg_args))
-    with VideoSource(input, reading) as source:
-        parent = None if work_dir is None else Path(work_dir)
+    share = None if segment in (None, JOIN) else Share.parse(segment)
+    with workers_of(str(device), workers) as workers, VideoSource(input, reading) as source:
+        parent = None if work_dir is None else Path(os.path.abspath(work_dir))
         was_complete = is_complete(work_folder(Path(os.path.abspath(output)), parent))
         path = check_output_path(output, source.path, overwrite=overwrite or was_complete)
         if is_image(path) and not is_pattern(path) and not source.is_one_frame:
@@ -153,24 +165,29 @@ def upscale_video(
                 f"or name numbered images, such as {path.stem.replace('%', '')}-%06d{path.suffix}"
             )
         target = target_of(source, size, program, encoding, path.suffix)
-        with full_disk_told(path), Journal(path, parent) as journal:
-            if restart or not journal.any_done:
-                journal.restart()
+        with full_disk_told(path), opened(path, parent, segment, restart) as (journal, shares):
             kept = keep(source.streams, path, sound=sound)
             kept = check(path, journal.beside, target, source, program, kept)
             first_transparent = source.transparent
             _warn(path, source, target)
-            network = load_network(
-                model, journal.plan.get("device", device), journal.plan.get("precision", precision)
-            )
-            limits = {"tile": tile, "max_memory": max_memory}
-            plan = _begun(journal, path) or make_plan(
-                network, source.height, source.width, mode=mode, **limits
-            )
+            if not isinstance(model, nn.Module):
+                model = os.path.abspath(model) if os.path.isfile(model) else os.fspath(model)
+            frame, limits = (source.height, source.width), {"tile": tile, "max_memory": max_memory}
+            there = (shares or journal).plan
+            if workers is not None and not there:
+                there = settle_plan(workers, model, precision, *frame, {"mode": mode, **limits})
+            if workers is not None or segment == JOIN:
+                here: str | torch.device = "cpu"  # where the network is not run
+            else:
+                here = there.get("device", device)
+                here = device if str(device).startswith(f"{here}:") else here
+            network = load_network(model, here, there.get("precision", precision))
+            plan = _begun(there, path, journal.folder)
+            plan = plan or make_plan(network, *frame, mode=mode, **limits)
             job = Job(
-                input=os.fspath(input),
+                input=os.path.abspath(input),
                 reading=reading,
-                model=model if isinstance(model, nn.Module) else os.fspath(model),
+                model=model,
                 mode=mode,
                 cuts=starts,
                 plan=plan,
@@ -180,36 +197,54 @@ def upscale_video(
                 output=path,
                 folder=journal.folder,
             )
-            asked = {"device": str(device), "precision": precision, **limits, **vars(size)}
-            journal.begin(made_of(job, source, network) | asked, plan.to_dict())
+            kind = str(device).partition(":")[0]  # which one of a kind makes no difference
+            asked = {"device": kind, "precision": precision, **limits, **vars(size)}
+            made = made_of(job, source, network) | asked
+            part = Part(Segment(0, 0, source.first_pts, 0, source.first_pts), None, None)
+            if shares:
+                needs = warm_up(network, mode, plan)
+                shares.settle(
+                    share and share.of,
+                    made,
+                    plan.to_dict(),
+                    lambda: find_segments(source, starts, lambda: needs, part.begin),
+                )
+            if share:
+                part = shares.parts[share.number - 1]
+            journal.begin(made, plan.to_dict())
             ledger = Ledger(job, journal)
             try:
                 found = audited(journal)
-                if found is None:
-                    _make_all(job, source, network, ledger, watch)
-                    found = joined(job, source, kept, journal, ledger)
-                give_name(journal, path)
+                if found is None and segment == JOIN:
+                    with collected(shares, path, parent, job, ledger):
+                        found = joined(job, source, kept, journal, ledger)
+                elif found is None:
+                    _make_all(job, source, network, ledger, part, workers, watch)
+                    found = None if share else joined(job, source, kept, journal, ledger)
+                if not share:
+                    give_name(journal, path)
             except BaseException as error:
                 if ledger.frames and not isinstance(error, AuditError):
                     watch(Kept(journal.folder, sum(ledger.frames.values())))
                 raise
-            journal.finished = True
+            journal.finished = not share
         if source.transparent and not (first_transparent or target.layout.alpha):
             warn_of_alpha(path, target)
         damage = dict.fromkeys([*ledger.damage, *source.damage])
         if damage:
             warnings.warn(f"{source.path}: {'; '.join(damage)}", stacklevel=2)
-        watch(Done(path, found))
+        frames = sum(ledger.frames.values())
+        watch(ShareDone(share.number, share.of, frames, job.folder) if share else Done(path, found))
     return path
 
 
-def _begun(journal: Journal, path: Path) -> Plan | None:
+def _begun(there: dict[str, Any], path: Path, folder: Path) -> Plan | None:
     """The plan of unfinished work, if there is any."""
     try:
-        return Plan.from_dict(journal.plan) if journal.plan else None
+        return Plan.from_dict(there) if there else None
     except ValueError as error:
         raise OtherWorkError(
-            f"{path}: {journal.folder} holds unfinished work of another version of d3dnet "
+            f"{path}: {folder} holds unfinished work of another version of d3dnet "
             f"({error}); go on with that version, or use --restart"
         ) from None
 
@@ -228,12 +263,13 @@ def _make_all(
     source: VideoSource,
     network: nn.Module,
     ledger: Ledger,
+    part: Part,
+    workers: Workers | None,
     watch: Callable[[Event], None],
 ) -> None:
-    """Make all segments that are not finished."""
-    if ledger.plan.device == "cpu":
-        torch.set_num_threads(ledger.plan.threads)  # on which the last bits of results may depend
-    done, frames = sum(ledger.frames.values()), source.frames_estimate
+    """Make all segments of a part that are not finished."""
+    done, frames = sum(ledger.frames.values()), part.frames
+    frames = source.frames_estimate if frames is None else frames
     watch(
         Start(
             input=source.path,
@@ -246,8 +282,15 @@ def _make_all(
             plan=ledger.plan.to_dict(),
         )
     )
-    first = Segment(0, 0, source.first_pts, 0, source.first_pts)
-    while (rest := ledger.unfinished(first)) is not None:
+    while part.begin and (rest := ledger.unfinished(part.begin, part.last)) is not None:
+        if workers is not None:
+            rest = (rest[0], part.last, frames)
+            with closing(spread(job, source, network, ledger, workers, *rest)) as events:
+                for event in events:
+                    watch(event)
+            continue
+        if ledger.plan.device == "cpu":  # on whose threads the last bits of results may depend
+            torch.set_num_threads(ledger.plan.threads)
         with closing(make_segments(job, source, network, ledger, *rest)) as events:
             for event in events:
                 if isinstance(event, Place):

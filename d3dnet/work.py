@@ -81,14 +81,12 @@ class Ledger:
         self._job = job
         self._journal = journal
         self._known: dict[int, Segment] = {}
+        self._paths: dict[int, Path] = {}
         self._ended_by: int | None = None  # number of the last segment
         # Images are then on their way to where they are joined.
         self._joining = any("joining" in record for record in journal.records)
         for record in journal.records:
-            if "plan" in record:
-                self.plan = Plan.from_dict(record["plan"])
-            if "segment" in record:
-                self._take(record)
+            self._take(record)
 
     def add(self, segment: Segment, frames: int, following: Segment | None, **more: object) -> None:
         """A segment is finished: have it on the disk. `following`: the next, None after the end."""
@@ -99,43 +97,59 @@ class Ledger:
             "following": None if following is None else asdict(following),
             **more,
         }
+        self.enter(record)
+
+    def enter(self, record: dict) -> None:
+        """Add what was found out: a line for the journal."""
         self._journal.append(record)
         self._take(record)
 
+    def include(self, share: "Ledger") -> None:
+        """Count what is done for a share of the result as done for the result."""
+        self.frames |= share.frames
+        self._paths |= share._paths
+        self.damage += [what for what in share.damage if what not in self.damage]
+
     def change_plan(self, plan: Plan) -> None:
         """Memory, or the reach of offsets, was other than planned: go on so, in later runs too."""
-        self.plan = plan
-        self._journal.append({"plan": plan.to_dict()})
+        self.enter({"plan": plan.to_dict()})
 
-    def unfinished(self, first: Segment) -> tuple[Segment, int | None] | None:
+    def unfinished(
+        self, first: Segment, last: int | None = None
+    ) -> tuple[Segment, int | None] | None:
         """Where to go on, and the last segment before one that is finished; None if all are.
 
         Args:
-            first: of the video.
+            first, last: of those to be made, a segment and a number; None: to the end.
         """
-        self._known.setdefault(0, first)
-        number = 0
+        self._known.setdefault(first.number, first)
+        number = first.number
         while number in self.frames:
-            if number == self._ended_by:
+            if number in (self._ended_by, last):
                 return None
             number += 1
         later = [finished for finished in self.frames if finished > number]
-        return self._known[number], min(later) - 1 if later else None
+        return self._known[number], min(later) - 1 if later else last
 
     def paths(self) -> list[Path]:
         """The finished segments, in order."""
-        return [self._job.path_of(number) for number in sorted(self.frames)]
+        return [self._paths[number] for number in sorted(self.frames)]
 
     def _take(self, record: dict) -> None:
-        segment = _segment(record["segment"])
+        if "plan" in record:
+            self.plan = Plan.from_dict(record["plan"])
+        if "segment" not in record:
+            return
+        segment = Segment.from_dict(record["segment"])
         self._known[segment.number] = segment
         if record["following"] is None:
             self._ended_by = segment.number
         else:
-            self._known[segment.number + 1] = _segment(record["following"])
+            self._known[segment.number + 1] = Segment.from_dict(record["following"])
         path = self._job.path_of(segment.number)
         if self._joining or (path.exists() and size_of(path) == record["bytes"]):
             self.frames[segment.number] = record["frames"]
+            self._paths[segment.number] = path
         self.damage += [what for what in record.get("damage", ()) if what not in self.damage]
 
 
@@ -226,7 +240,3 @@ def size_of(path: Path) -> int:
     """Bytes of a file, or of all files in a folder."""
     files = path.iterdir() if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files)
-
-
-def _segment(values: dict) -> Segment:
-    return Segment(**{**values, "checks": tuple(values["checks"])})

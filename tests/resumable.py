@@ -1,6 +1,8 @@
 """Runs in processes of their own that can be killed; their networks write down what they see."""
 
+import contextlib
 import multiprocessing
+import os
 import resource
 import signal
 import time
@@ -14,10 +16,30 @@ from d3dnet.events import SegmentDone
 from d3dnet.model import D3Dnet
 from d3dnet.pipeline import run_network
 from d3dnet.upscale import upscale_video
+from d3dnet.video.decode import VideoSource
 from tests.test_model import with_offsets
+from tests.video.clips import ffmpeg
 
+RATE = 5  # frames per second
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(["tests.resumable"])  # torch is imported once
+
+
+def three_shots(path: Path) -> Path:
+    """A clip of 60, 25 and 65 frames, as H.264 with B-frames and few key frames."""
+    looks = [f"testsrc2=s=24x16:r={RATE}:d=12", f"mandelbrot=s=24x16:r={RATE}:start_scale=0.4"]
+    ffmpeg(
+        *("-f", "lavfi", "-i", looks[0], "-f", "lavfi", "-i", looks[1]),
+        *("-f", "lavfi", "-i", f"testsrc=s=24x16:r={RATE}:d=13"),
+        *("-filter_complex", "[1:v]trim=end_frame=25[m];[0:v][m][2:v]concat=n=3"),
+        *("-pix_fmt", "yuv420p", "-g", 40, "-bf", 2, path),
+    )
+    return path
+
+
+def frames_of(path):
+    with VideoSource(path) as video:
+        return [(frame.pts * video.time_base, frame.planes) for frame in video.frames()]
 
 
 class Tiny(D3Dnet):
@@ -28,6 +50,29 @@ class Tiny(D3Dnet):
         super().__init__(channels=4, res_blocks=1)
         with_offsets(self)
         self.eval().requires_grad_(False)
+
+
+class Mortal(Tiny):
+    """The same network; it kills its process at a frame, as often as there are lives in a folder.
+
+    The folder also gets a file for each process that uses it; they wait for so many `together`.
+    """
+
+    def __init__(self, lives: Path, after: int = 10, together: int = 1) -> None:
+        super().__init__()
+        self.lives, self.after, self.together, self.count = lives, after, together, 0
+
+    def reconstruct_frames(self, *arguments):
+        (self.lives / f"{os.getpid()}.seen").touch()
+        while len(list(self.lives.glob("*.seen"))) < self.together:
+            time.sleep(0.01)
+        self.count += 1
+        if self.count == self.after:
+            for life in self.lives.glob("*.life"):
+                with contextlib.suppress(FileNotFoundError):
+                    life.unlink()
+                    os.kill(os.getpid(), signal.SIGKILL)
+        return super().reconstruct_frames(*arguments)
 
 
 def upscale(source: Path, output: Path, seen: Path, seconds: float = 0, **options) -> None:

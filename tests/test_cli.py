@@ -77,7 +77,7 @@ def test_options_reach_the_pipeline(clip, monkeypatch):
     words += (
         " --scale 1.5 --start 0:01 --end 70.5 --frames 9 --deinterlace --on-error conceal --fps 24"
     )
-    words += " --work-dir scratch --restart --tile 96 --max-memory 2G"
+    words += " --segment 2/4 --work-dir scratch --restart --tile 96 --max-memory 2G"
     words += " --no-audio --preset slow --pix-fmt yuv444p --ffmpeg-args=-tune_film"
     assert main([word.replace("_", " ") for word in words.split()]) == 0
     assert seen == {
@@ -109,6 +109,8 @@ def test_options_reach_the_pipeline(clip, monkeypatch):
         "crf": 21.5,
         "overwrite": True,
         "ffmpeg": "/opt/ffmpeg",
+        "segment": "2/4",
+        "workers": None,
     }
 
 

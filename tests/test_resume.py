@@ -21,29 +21,15 @@ from d3dnet.segments import Segment, checksum, taken_up, warm_up
 from d3dnet.upscale import upscale_video
 from d3dnet.video import InputError
 from d3dnet.video.decode import VideoSource
-from tests.resumable import Tiny, start, upscale
+from tests.resumable import Tiny, frames_of, start, three_shots, upscale
 from tests.video.clips import ffmpeg, make_clip
 
-FRAMES, RATE = 150, 5  # thirty seconds: four segments at least
+FRAMES = 150  # thirty seconds: four segments at least
 
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
-    """Three shots of 60, 25 and 65 frames, as H.264 with B-frames and few key frames."""
-    path = tmp_path_factory.mktemp("source") / "in.mp4"
-    looks = [f"testsrc2=s=24x16:r={RATE}:d=12", f"mandelbrot=s=24x16:r={RATE}:start_scale=0.4"]
-    ffmpeg(
-        *("-f", "lavfi", "-i", looks[0], "-f", "lavfi", "-i", looks[1]),
-        *("-f", "lavfi", "-i", f"testsrc=s=24x16:r={RATE}:d=13"),
-        *("-filter_complex", "[1:v]trim=end_frame=25[m];[0:v][m][2:v]concat=n=3"),
-        *("-pix_fmt", "yuv420p", "-g", 40, "-bf", 2, path),
-    )
-    return path
-
-
-def frames_of(path):
-    with VideoSource(path) as video:
-        return [(frame.pts * video.time_base, frame.planes) for frame in video.frames()]
+    return three_shots(tmp_path_factory.mktemp("source") / "in.mp4")
 
 
 def records(output):

@@ -11,10 +11,13 @@ PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 def add_network_options(
     parser: argparse.ArgumentParser,
     models: str = "bicubic, name of bundled weights, or a .safetensors or .pth.tar file",
+    devices: str = "",
 ) -> None:
     parser.add_argument("--model", default="d3dnet", help=f"{models} (default: %(default)s)")
     parser.add_argument(
-        "--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)"
+        "--device",
+        default="auto",
+        help=f"auto, cpu, cuda, cuda:N or mps{devices} (default: %(default)s)",
     )
     parser.add_argument(
         "--precision", choices=PRECISIONS, default="auto", help="arithmetic (default: %(default)s)"

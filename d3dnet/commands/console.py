@@ -2,7 +2,9 @@
 
 import json
 import sys
+import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 EVERY = 10.0  # seconds between plain lines of progress; of JSON, a twentieth
@@ -32,23 +34,34 @@ class Console:
         self._last: Any = None  # progress
         self._begun = self._told = 0.0
         self._before = 0  # frames that earlier runs made
+        self._videos: dict[str, Any] = {}  # progress of those that are made at once
+        self._lock = threading.RLock()
 
-    def show(self, event: Any) -> None:
-        """Tell of an event of `d3dnet.events`."""
+    def show(self, event: Any, video: str = "") -> None:
+        """Tell of an event of `d3dnet.events`; `video`: which, of several at once. From threads."""
+        with self._lock:
+            self._show(event, video)
+
+    def _show(self, event: Any, video: str) -> None:
         kind = type(event).__name__
         if kind == "Progress":
-            self._progress(event)
+            self._videos[video] = event
+            frames = [one.frames or 0 for one in self._videos.values()]
+            done = sum(one.done for one in self._videos.values())
+            self._progress(replace(event, done=done, frames=sum(frames) if all(frames) else None))
             return
-        if kind in ("Done", "Kept"):
+        if kind in ("Done", "Kept", "ShareDone"):
             self._end_progress()
+        if kind == "Start":
+            now, before = time.monotonic(), self._before if video else 0
+            self._begun = self._begun or now if video else now
+            self._told = 0.0 if self._json else now
+            self._before = before + event.done
         if self._json:
             from d3dnet.events import as_json
 
-            self._print_json(as_json(event))
-            if kind == "Start":
-                self._begun, self._before = time.monotonic(), event.done
+            self._print_json(as_json(event) | ({"input": video} if video else {}))
         elif kind == "Start":
-            self._begun, self._told, self._before = *[time.monotonic()] * 2, event.done
             plan = ", ".join(f"{name} {value}" for name, value in event.plan.items())
             self._verbosely(f"{event.input} to {event.width}×{event.height}; {plan}")
             if event.done and not self._quiet:
@@ -61,6 +74,11 @@ class Console:
                 f"{event.frames} finished frames are kept in {event.work}; "
                 "the same command goes on behind them"
             )
+        elif kind == "ShareDone":
+            self._say(
+                f"share {event.share}/{event.shares} is complete: {event.frames} frames in "
+                f"{event.work}; with all shares, d3dnet join makes the result"
+            )
         elif kind == "Done":
             if not self._quiet:
                 print(event.audit.table())
@@ -68,12 +86,13 @@ class Console:
 
     def warn(self, message: Warning | str, *_: object, **__: object) -> None:
         """In the place of `warnings.showwarning`."""
-        self.warnings += 1
         text = " ".join(str(message).split())
-        if self._json:
-            self._print_json({"event": "warning", "message": text})
-        else:
-            self._say(f"warning: {text}")
+        with self._lock:
+            self.warnings += 1
+            if self._json:
+                self._print_json({"event": "warning", "message": text})
+            else:
+                self._say(f"warning: {text}")
 
     def complain(self, message: str, code: int) -> None:
         """Say what is at fault; `code` is what the program will exit with."""

@@ -1,14 +1,24 @@
-"""`d3dnet upscale`: videos and images four times larger."""
+"""`d3dnet upscale`: videos and images four times larger; `d3dnet join`: of shares made apart."""
 
 import argparse
 import os
 import shlex
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import d3dnet
 from d3dnet.commands.common import MODES, add_network_options, add_plan_options, exit_code, one_line
 
+if TYPE_CHECKING:
+    from d3dnet.workers import Workers
+
 ON_ERROR = ("fail", "conceal", "stop")
+VIDEOS = ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv .y4m"
+AT_ONCE = 8  # videos whose segments are handed out at the same time, at most
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -18,11 +28,36 @@ def add(commands: argparse._SubParsersAction) -> None:
         description="Make videos four times larger. The sound is copied, every frame keeps its "
         "time; what is compared of source and result is printed, then the path of the result.",
     )
+    _add_settings(parser)
+    spread = parser.add_argument_group("several machines or devices", "see docs/long-videos.md")
+    spread.add_argument(
+        "--segment", metavar="I/N", help="make only share I of N of the segments; then: d3dnet join"
+    )
+    spread.add_argument(
+        "--ray", metavar="ADDRESS", help="make segments on a Ray cluster: auto, local or an address"
+    )
+    spread.add_argument("--cpus-per-task", type=_count, metavar="N", help="with --ray (up to 4)")
+    spread.add_argument(
+        "--gpus-per-task", type=_quality, metavar="X", help="with --ray (1, where there are any)"
+    )
+
+    joining = commands.add_parser(
+        "join",
+        help="make the result of segments that were made with upscale --segment",
+        description="Join the shares that d3dnet upscale --segment has made, with the same "
+        "arguments; prints what that prints.",
+    )
+    _add_settings(joining)
+    joining.set_defaults(segment="join", ray=None)
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "inputs",
         metavar="INPUT",
         nargs="+",
-        help="a video file, or several; or a folder, a quoted glob or a printf pattern of images",
+        help="a video file, or several, or a folder of them; or a folder, a quoted glob or a "
+        "printf pattern of images",
     )
     parser.add_argument(
         "output",
@@ -30,7 +65,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         help="the result, such as big.mp4, big.mkv or images/%%06d.png; of one image or frame also "
         "big.png; or a folder, for results named as their sources, and for images of images",
     )
-    add_network_options(parser)
+    add_network_options(parser, devices="; or several, as cuda:0,1")
     add_plan_options(parser)
     parser.add_argument(
         "--mode",
@@ -109,22 +144,63 @@ def _run(options: argparse.Namespace) -> int:
 def _upscale_all(options: argparse.Namespace) -> int:
     output = Path(options.output)
     if len(options.inputs) == 1 and not output.is_dir():
-        return _upscale_one(options, options.inputs[0], output)
+        with _workers(options) as workers:
+            return _upscale_one(options, workers, options.inputs[0], output)
     if not output.is_dir():
         raise NotADirectoryError(f"{output}: of several inputs OUTPUT is a folder; create it first")
-    names = [Path(name) for name in options.inputs]
+    names = [video for name in options.inputs for video in _videos(Path(name))]
     if len({name.stem for name in names}) < len(names):
         raise ValueError("several inputs have the same name; their results would overwrite another")
-    code = 0
-    for name in names:
+
+    def upscale(workers: object, name: Path) -> int:
         try:
-            _upscale_one(options, name, output / _result_name(name, alone=len(names) == 1))
+            result = output / _result_name(name, alone=len(names) == 1)
+            return _upscale_one(options, workers, name, result, several=len(names) > 1)
         except Exception as error:
             if len(names) == 1 or os.environ.get("D3DNET_TRACEBACK"):
                 raise
-            code = code or exit_code(error)
             options.console.complain(one_line(error), exit_code(error))
-    return code
+            return exit_code(error)
+
+    with _workers(options) as workers:
+        if workers is None:
+            codes = [upscale(None, name) for name in names]
+        else:  # their segments are one list of tasks
+            codes = _at_once(partial(upscale, workers), names, workers)
+    return next(filter(None, codes), 0)
+
+
+def _at_once(upscale: Callable[[Path], int], names: list[Path], workers: "Workers") -> list[int]:
+    with ThreadPoolExecutor(min(AT_ONCE, workers.count + 1)) as threads:
+        codes = [threads.submit(upscale, name) for name in names]
+        try:
+            return [code.result() for code in codes]
+        except BaseException:
+            workers.stopped.set()
+            threads.shutdown(cancel_futures=True)
+            raise
+
+
+def _workers(options: argparse.Namespace) -> "AbstractContextManager[Workers | None]":
+    """Where the segments are made; None: here."""
+    from d3dnet.cluster import Cluster
+    from d3dnet.devices import workers_of
+
+    if options.ray is None:
+        return workers_of(options.device, None)
+    if "," in options.device:
+        raise ValueError("device: with --ray it is one, as auto or cuda; Ray chooses which")
+    return Cluster(options.ray, options.device, options.cpus_per_task, options.gpus_per_task)
+
+
+def _videos(name: Path) -> list[Path]:
+    """The videos in a folder, where it has no images; otherwise what it is itself."""
+    from d3dnet.video.images import SUFFIXES
+
+    files = sorted(name.iterdir()) if name.is_dir() else []
+    if any(file.suffix.lower() in SUFFIXES for file in files):
+        return [name]
+    return [file for file in files if file.suffix.lower() in VIDEOS.split()] or [name]
 
 
 def _result_name(name: Path, alone: bool) -> str:
@@ -142,7 +218,13 @@ def _result_name(name: Path, alone: bool) -> str:
     return name.stem + (name.suffix if kept else ".mkv")
 
 
-def _upscale_one(options: argparse.Namespace, source: str | Path, output: Path) -> int:
+def _upscale_one(
+    options: argparse.Namespace,
+    workers: "Workers | None",
+    source: str | Path,
+    output: Path,
+    several: bool = False,
+) -> int:
     d3dnet.upscale_video(
         source,
         output,
@@ -172,9 +254,17 @@ def _upscale_one(options: argparse.Namespace, source: str | Path, output: Path) 
         ffmpeg=options.ffmpeg,
         work_dir=options.work_dir,
         restart=options.restart,
-        watch=options.console.show,
+        segment=options.segment,
+        workers=workers,
+        watch=partial(options.console.show, video=str(source) if several and workers else ""),
     )
     return 0
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}; accepted is a number from 1 up")
+    return int(text)
 
 
 def _quality(text: str) -> float:

@@ -198,6 +198,8 @@ class SegmentSink:
                 sync(name)
             if self._images is not None:
                 sync(self._part)
+            if self.path.is_dir():  # of a run that was killed before it wrote that down
+                shutil.rmtree(self.path)
             os.replace(self._part, self.path)
             sync(self.path.parent)
         except BaseException:

@@ -295,6 +295,17 @@ def test_a_segment_appears_only_when_finished_and_nothing_else_stays(tmp_path, p
     assert len(video_times(path)) == 1
 
 
+def test_images_of_a_segment_replace_those_of_one_that_was_not_entered(tmp_path, program):
+    what, images = target("gbrp", "png"), set()
+    for planes in pictures(what.layout, 2):
+        with SegmentSink(tmp_path / "0", what, program, result=Path("%03d.png")) as sink:
+            sink.write(planes, 0)
+        assert os.listdir(tmp_path) == ["0"]
+        assert os.listdir(tmp_path / "0") == ["001.png"]
+        images.add((tmp_path / "0" / "001.png").read_bytes())
+    assert len(images) == 2
+
+
 def test_an_exception_leaves_nothing_behind(tmp_path, program):
     what = target(codec="libx264")
     with (
