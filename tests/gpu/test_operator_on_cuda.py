@@ -62,14 +62,14 @@ def test_many_blocks_match_the_reference_in_float64(kernels, gpu, size, mode):
 
 @pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels_last"])
 def test_opcheck_passes(kernels, gpu, last):
-    t = moved(cases.make(cases.CASES["mask"]).to(torch.float32), gpu)
+    case = cases.CASES["LeakyReLU"]
+    t = moved(cases.make(case).to(torch.float32), gpu)
     if last:
         t = t.map(lambda x: x.contiguous(memory_format=LAST) if x.dim() == 5 else x)
     t = t.map(lambda x: x.clone().requires_grad_())
-    geometry = cases.CASES["mask"].geometry
     torch.library.opcheck(
         torch.ops.d3dnet.deform_conv3d.default,
-        (t.input, t.offset, t.weight, t.bias, t.mask, *geometry),
+        (t.input, t.offset, t.weight, t.bias, t.mask, *case.settings),
     )
 
 

@@ -1,4 +1,7 @@
-"""Every CUDA kernel compiles for every GPU that is served, and fits the registers it was given."""
+"""Every CUDA kernel compiles for every GPU that is served, and fits the registers it was given.
+
+For one of them the launcher is compiled too, with the headers of the torch that is installed.
+"""
 
 import os
 import re
@@ -7,13 +10,16 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = '#include "deform_conv3d.cuh"\n'
+LAUNCHER = ROOT / "cuda_ops" / "deform_conv3d_cuda.cu"  # the same kernels, and torch's headers
 # GPUs (sm) by the virtual architecture whose code they are assembled from: a source is compiled
 # once for several GPUs, which differ in the assembler only.
 GPUS = {75: (75,), 80: (80, 86, 89), 90: (90, 100, 120)}
 MEASURED = (80, 90)
+WITH_LAUNCHER = (75,)  # once is enough
 PRODUCTS = ("bfloat16", "float16", "tf32", "float32", "float64")
 ELEMENTS = ("bfloat16", "float16", "float32", "float64")
 # Registers of a thread, at most. With 128 two blocks of 256 threads share a multiprocessor.
@@ -45,15 +51,19 @@ def report(request: pytest.FixtureRequest, tmp_path_factory) -> tuple[int, str]:
     """A virtual architecture, and what the assembler says of every kernel on its GPUs."""
     virtual = request.param
     folder = tmp_path_factory.mktemp("cuda")
-    (folder / "kernels.cu").write_text(PROGRAM)
+    source, flags = folder / "kernels.cu", ["-fatbin"]
+    source.write_text(PROGRAM)
+    if virtual in WITH_LAUNCHER:
+        source, flags = LAUNCHER, ["-c", "-DUSE_CUDA", "-DTORCH_TARGET_VERSION=0x020a000000000000"]
+        flags += ["-isystem", Path(torch.__file__).parent / "include"]
     known = subprocess.run([compiler(), "--list-gpu-code"], capture_output=True, text=True).stdout
     gpus = [f"sm_{gpu}" for gpu in GPUS[virtual] if f"sm_{gpu}\n" in known]
     if not gpus:
         pytest.skip(f"this nvcc knows none of the GPUs {GPUS[virtual]}")
     command = [
-        *(compiler(), "-std=c++17", "-fatbin", "-Xptxas", "-v"),
+        *(compiler(), "-std=c++17", *flags, "-Xptxas", "-v"),
         *(f"-gencode=arch=compute_{virtual},code=[{','.join(gpus)}]", f"-I{ROOT / 'cuda_ops'}"),
-        *("-o", folder / "kernels.fatbin", folder / "kernels.cu"),
+        *("-o", folder / "kernels.out", source),
     ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
