@@ -2,29 +2,37 @@
 
 Prints markdown tables:
 
-1. frames a second for 320x180 -> 1280x720, float32 and bfloat16, sequence and window (the network
-   alone, on a stream; medians of runs that take turns), and of `upscale_video` in sequence mode
-   with the share of time that is not the network's;
-2. peak memory of a process that streams 180p, 360p and 720p, each in a process of its own, beside
-   what the plan expected (skipped where that is more than four fifths of what is free);
-3. the time of a run in segments against one in a single segment (segments and journal), and of one
-   that was broken off in the middle and continued.
+speed     frames a second for 320x180 -> 1280x720, float32 and bfloat16, sequence and window: the
+          network alone in the middle of a long shot, medians of runs that take turns;
+outside   `upscale_video` against the network alone, over the same frames: what reading, colour,
+          encoding and comparing cost (with what a run needs at its beginning and end);
+memory    peak of a process that upscales so and so large frames, and of its encoder, beside what
+          the plan expects of the network alone (skipped where that is more than four fifths of what
+          is free), and what the process holds before it begins;
+segments  with `--model bicubic`: a run in segments against one in a single segment of the same
+          frames, and against one that was broken off in the middle and continued.
 
-    python scripts/benchmark_video.py [--tables speed memory segments] [--repeats 3] [--frames 8]
+    python scripts/benchmark_video.py [--tables speed outside memory segments] [--repeats 3]
+        [--heights 180 360]
 
-Run it on a quiet machine. The numbers of frames are small: on 2 CPU cores 320x180 takes seconds a
+Run it on a quiet machine. The numbers of frames are small: on 2 CPU cores 320x180 takes a second a
 frame.
 """
 
 import argparse
+import contextlib
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from statistics import median
+from unittest import mock
 
+import psutil
 import torch
 from torch import nn
 
@@ -32,72 +40,32 @@ from d3dnet import upscale_video
 from d3dnet.checkpoints import load_model
 from d3dnet.events import Event, Progress
 from d3dnet.memory import free_memory, show_size
+from d3dnet.model import D3Dnet
 from d3dnet.ops import instruction_set
 from d3dnet.plan import cost, make_plan
+from d3dnet.speed import pixels_per_second
 from d3dnet.streaming import Stream, Windows
 from d3dnet.tiling import run_tiled
 from d3dnet.video.ffmpeg import find_program
 
-SIZES = ((180, 320), (360, 640), (720, 1280))
-TABLES = ("speed", "memory", "segments")
+WIDTHS = {180: 320, 360: 640, 720: 1280}
+TABLES = ("speed", "outside", "memory", "segments")
+CHUNK = 8
 
 
-class Timed(nn.Module):
-    """A network that adds up the time spent in it: in its stream, less that of its source."""
-
-    scale, window = 4, 7
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-        self.seconds = 0.0
-
-    def stream(self, frames, chunk=8):
-        waited = 0.0
-
-        def source():
-            nonlocal waited
-            frame = iter(frames)
-            while True:
-                start = time.perf_counter()
-                one = next(frame, None)
-                waited += time.perf_counter() - start
-                if one is None:
-                    return
-                yield one
-
-        results = self.network.stream(source(), chunk)
-        while True:
-            start, before = time.perf_counter(), waited
-            result = next(results, None)
-            self.seconds += time.perf_counter() - start - (waited - before)
-            if result is None:
-                return
-            yield result
-
-
-def steady(network: nn.Module, mode: str, frames: int) -> float:
-    """Seconds a frame in the middle of a long shot: all layers have their neighbours."""
-    feed = Stream(network) if mode == "sequence" else Windows(network)
-    count = frames if mode == "sequence" else max(1, frames // 7)
-    clip = torch.rand(1, 1, 1, 180, 320).expand(-1, -1, count, -1, -1)
-    with torch.inference_mode():
-        if mode == "window":
-            list(feed.feed(clip[:, :, :1].expand(-1, -1, 6, -1, -1)))
-        start = time.perf_counter()
-        list(feed.feed(clip))
-        if mode == "sequence":
-            list(feed.finish())
-        return (time.perf_counter() - start) / count
-
-
-def in_turns(tasks: dict[str, Callable[[], float]], repeats: int) -> dict[str, float]:
-    """Median of each task's result, the tasks taking turns."""
+def in_turns(tasks: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+    """Results of all tasks, which take turns."""
     found: dict[str, list[float]] = {name: [] for name in tasks}
     for _ in range(repeats):
         for name, task in tasks.items():
             found[name].append(task())
-    return {name: median(values) for name, values in found.items()}
+    return found
+
+
+def timed(task: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    task()
+    return time.perf_counter() - start
 
 
 def make_video(path: Path, frames: int, size: str = "320x180") -> Path:
@@ -107,112 +75,185 @@ def make_video(path: Path, frames: int, size: str = "320x180") -> Path:
     return path
 
 
-def speed(repeats: int, frames: int) -> None:
+def steady(network: D3Dnet, mode: str, size: tuple[int, int]) -> Callable[[], float]:
+    """What measures seconds a frame, in the middle of a shot: all layers have their neighbours."""
+    feed = Stream(network) if mode == "sequence" else Windows(network)
+    count = CHUNK if mode == "sequence" else 1
+    piece = torch.rand(1, 1, 1, *size).expand(-1, -1, count, -1, -1)
+
+    def once() -> float:
+        with torch.inference_mode():
+            return timed(lambda: list(feed.feed(piece))) / count
+
+    # Until all stages are full; the last of these is the first to be like all that follow.
+    for _ in range(2 + 14 // CHUNK if mode == "sequence" else 4):
+        once()
+    return once
+
+
+def speed(repeats: int, size: tuple[int, int]) -> None:
     tasks = {}
     for precision in ("float32", "bfloat16"):
         network = load_model(device="cpu", precision=precision)
         for mode in ("sequence", "window"):
-            tasks[f"{precision} | {mode}"] = lambda n=network, m=mode: steady(n, m, frames)
+            tasks[f"{precision} | {mode}"] = steady(network, mode, size)
     print("| precision | mode | frames a second |\n| --- | --- | --- |")
     for name, seconds in in_turns(tasks, repeats).items():
-        print(f"| {name} | {1 / seconds:.3g} |", flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        source = make_video(Path(folder) / "in.mp4", frames)
-        shares, rates = [], []
-        for run in range(repeats):
-            network = Timed(load_model(device="cpu", precision="float32"))
-            start = time.perf_counter()
-            upscale_video(source, Path(folder) / f"out{run}.mp4", model=network)
-            whole = time.perf_counter() - start
-            shares.append(1 - network.seconds / whole)
-            rates.append(frames / whole)
-    print(f"\nupscale_video, {frames} frames: {median(rates):.3g} frames a second, ", end="")
-    print(f"{median(shares):.1%} of the time outside the network\n")
+        print(f"| {name} | {1 / median(seconds):.3g} |", flush=True)
+    print()
 
 
-def memory(frames: int) -> None:
+def outside(repeats: int, frames: int, size: tuple[int, int]) -> None:
     network = load_model(device="cpu", precision="float32")
-    print("| input | plan | expected | peak of the process |\n| --- | --- | --- | --- |")
-    for height, width in SIZES:
+    plan = make_plan(network, *size)
+    clip = torch.rand(frames, 1, *size)
+
+    def alone() -> None:
+        with torch.inference_mode():
+            for _ in run_tiled(network, iter(clip), plan):
+                pass
+
+    with tempfile.TemporaryDirectory() as folder:
+        source = make_video(Path(folder) / "in.mp4", frames, f"{size[1]}x{size[0]}")
+        output = source.with_name("out.mp4")
+        options = {"cuts": "off", "overwrite": True}
+        tasks = {
+            "network alone": lambda: timed(alone),
+            "upscale_video": lambda: timed(
+                lambda: upscale_video(source, output, model=network, **options)
+            ),
+            "upscale_video, bicubic": lambda: timed(
+                lambda: upscale_video(source, output, model="bicubic", **options)
+            ),
+        }
+        found = in_turns(tasks, repeats)
+    print(f"| {frames} frames | seconds |\n| --- | --- |")
+    for name, seconds in found.items():
+        print(f"| {name} | {median(seconds):.2f} |")
+    shares = [
+        1 - one / whole
+        for one, whole in zip(found["network alone"], found["upscale_video"], strict=True)
+    ]
+    print(f"\noutside the network: {median(shares):.1%} of the time\n", flush=True)
+
+
+def memory(heights: list[int], frames: int) -> None:
+    network = load_model(device="cpu", precision="float32")
+    print("| input | plan | expected | at rest | peak | its encoder |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for height in heights:
+        width = WIDTHS.get(height, height * 16 // 9)
         plan = make_plan(network, height, width)
         needed = cost(network, plan, height, width)
         expected = needed.device + needed.host
         text = f"| {width}x{height} | chunk {plan.chunk}, tile {plan.tile}, block {plan.block} "
         text += f"| {show_size(expected)} | "
         if expected > 0.8 * free_memory(torch.device("cpu")):
-            print(f"{text}skipped |")
+            print(f"{text}skipped | | |")
             continue
-        arguments = [sys.executable, __file__, "--stream", str(height), str(width), str(frames)]
-        done = subprocess.run(arguments, check=True, capture_output=True, text=True)
-        print(f"{text}{show_size(float(done.stdout))} |", flush=True)
-    print()
+        command = [sys.executable, __file__, "--upscale", f"{width}x{height}", str(frames)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        print(text + " | ".join(show_size(float(n)) for n in done.stdout.split()[-3:]) + " |")
+    print(flush=True)
 
 
-def stream_and_print_peak(height: int, width: int, frames: int) -> None:
-    """The measuring process: peak of all it holds, in bytes; states are full after 15 frames."""
-    network = load_model(device="cpu", precision="float32")
-    plan = make_plan(network, height, width)
-    with torch.inference_mode():
-        for _ in run_tiled(network, (torch.rand(1, height, width) for _ in range(frames)), plan):
-            pass
-    with open("/proc/self/status") as status:
-        print(1024 * int(status.read().split("VmHWM:")[1].split()[0]))
+def upscale_and_print_peaks(size: str, frames: int) -> None:
+    """The measuring process: bytes at rest, and peaks of itself and of its encoder."""
+    process, ended = psutil.Process(), threading.Event()
+    peaks = [0, 0]
+    rest = process.memory_info().rss
+
+    def watch() -> None:
+        while not ended.wait(0.05):
+            children = 0
+            for child in process.children():
+                with contextlib.suppress(psutil.Error):
+                    if child.exe() != process.exe():  # not yet another program
+                        children += child.memory_info().rss
+            peaks[:] = max(peaks[0], process.memory_info().rss), max(peaks[1], children)
+
+    threading.Thread(target=watch, daemon=True).start()
+    with tempfile.TemporaryDirectory() as folder:
+        source = make_video(Path(folder) / "in.mp4", frames, size)
+        options = {"precision": "float32", "device": "cpu", "cuts": "off"}
+        upscale_video(source, source.with_name("out.mp4"), **options)
+    ended.set()
+    print(rest, *peaks)
 
 
-def segments(repeats: int) -> None:
+def segments(repeats: int, frames: int, network: nn.Module) -> None:
     """With bicubic in the network's place, so that what is not the network can be seen."""
-    frames = 1500
+    height, width = 90, 160
+    again = 0
 
-    def run(source: Path, stop_at: int | None = None) -> float:
+    def run(source: Path, longest: int = 9, stop_at: int | None = None) -> None:
+        nonlocal again
+
         def watch(event: Event) -> None:
-            if isinstance(event, Progress) and event.done == stop_at:
-                raise KeyboardInterrupt
+            nonlocal again
+            if isinstance(event, Progress):
+                again += 1
+                if event.done == stop_at:
+                    raise KeyboardInterrupt
 
-        output = source.with_name("out.mp4")
-        start = time.perf_counter()
+        options = {"model": "bicubic", "cuts": "off", "overwrite": True, "watch": watch}
         try:
-            upscale_video(source, output, model="bicubic", cuts="off", overwrite=True, watch=watch)
+            with mock.patch("d3dnet.segments.LONGEST", Fraction(longest)):
+                upscale_video(source, source.with_name("out.mp4"), **options)
         except KeyboardInterrupt:
             pass
-        return time.perf_counter() - start
 
-    def broken_off(source: Path) -> float:
-        return run(source, frames // 2) + run(source)
+    def broken_off(source: Path) -> None:
+        run(source, stop_at=frames // 2)
+        run(source)
 
     with tempfile.TemporaryDirectory() as folder:
-        long, short = (
-            make_video(Path(folder) / f"{count}.mp4", count, "160x90") for count in (frames, 200)
-        )
+        source = make_video(Path(folder) / "in.mp4", frames, f"{width}x{height}")
         tasks = {
-            "one segment (200 frames)": lambda: run(short) / 200,
-            f"segments of 10 s ({frames} frames)": lambda: run(long) / frames,
-            "the same, broken off in the middle and continued": lambda: broken_off(long) / frames,
+            "one segment": lambda: timed(lambda: run(source, longest=10**6)),
+            "segments of 9 s": lambda: timed(lambda: run(source)),
+            "the same, broken off in the middle": lambda: timed(lambda: broken_off(source)),
         }
         found = in_turns(tasks, repeats)
-    print("| run | ms a frame |\n| --- | --- |")
+    print(f"| {frames} frames, {width}x{height}, bicubic | seconds |\n| --- | --- |")
     for name, seconds in found.items():
-        print(f"| {name} | {1000 * seconds:.2f} |")
+        print(f"| {name} | {median(seconds):.2f} |")
+    one, many, broken = found.values()
+    more = median(b - a for a, b in zip(one, many, strict=True))
+    whole = frames * height * width / pixels_per_second(network)
+    print(f"\nsegments and journal: {more:+.2f} s, {more / median(one):+.1%} of this run, ", end="")
+    print(f"{more / whole:+.2%} of the {whole:.0f} s that the network would take")
+    restart = median(b - a for a, b in zip(many, broken, strict=True))
+    frames_again = again // repeats - 3 * frames
+    print(f"a restart: {restart:+.2f} s, {frames_again} frames made again among it", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--frames", type=int, default=8)
-    parser.add_argument("--memory-frames", type=int, default=18)
-    parser.add_argument("--stream", nargs=3, type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--heights", nargs="+", type=int, default=[180, 360], help="for memory")
+    parser.add_argument("--size", nargs=2, type=int, default=(180, 320), help="for speed, outside")
+    parser.add_argument("--frames", type=int, default=24, help="for outside")
+    parser.add_argument("--memory-frames", type=int, default=17)
+    parser.add_argument("--segment-frames", type=int, default=1500)
+    parser.add_argument("--upscale", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.stream:
-        stream_and_print_peak(*args.stream)
+    if args.upscale:
+        upscale_and_print_peaks(args.upscale[0], int(args.upscale[1]))
         return
+    size = tuple(args.size)
     threads = torch.get_num_threads()
     print(f"torch {torch.__version__}, {threads} threads, {instruction_set()}\n")
     if "speed" in args.tables:
-        speed(args.repeats, args.frames)
+        speed(args.repeats, size)
+    if "outside" in args.tables:
+        outside(args.repeats, args.frames, size)
     if "memory" in args.tables:
-        memory(args.memory_frames)
+        memory(args.heights, args.memory_frames)
     if "segments" in args.tables:
-        segments(args.repeats)
+        network = load_model(device="cpu", precision="float32")
+        segments(args.repeats, args.segment_frames, network)
 
 
 if __name__ == "__main__":

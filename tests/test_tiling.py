@@ -1,12 +1,17 @@
 """Frames in tiles are the frames of the whole, whatever happens on the way."""
 
+import itertools
+import weakref
+
 import pytest
 import torch
 from torch import Tensor
 
+from d3dnet import tiling
 from d3dnet.checkpoints import load_model
 from d3dnet.model import D3D, D3Dnet
 from d3dnet.plan import Plan
+from d3dnet.streaming import Stream
 from d3dnet.tiling import measured_reach, run_tiled, tiles
 from tests.test_model import with_offsets
 
@@ -145,6 +150,29 @@ def test_a_full_gpu_halves_the_tile_and_the_same_frames_are_done_again(
     result, plans = tiled(network, clip, tile=32, reach=6, chunk=2, block=block)
     assert [plan.tile for plan in plans] == [16]
     assert worst(result, expected) < 1e-5
+
+
+def test_after_a_change_of_plan_no_state_of_the_old_tiles_takes_memory(network, clip, monkeypatch):
+    alive = weakref.WeakSet()
+
+    class Watched(Stream):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            alive.add(self)
+
+    shallow_features, calls = network.shallow_features, itertools.count(1)
+
+    def features(x, pad_t=1):
+        if next(calls) == 6:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return shallow_features(x, pad_t)
+
+    monkeypatch.setattr(tiling, "Stream", Watched)
+    monkeypatch.setattr(network, "shallow_features", features)
+    plans = []
+    for _ in run_tiled(network, clip, Plan(tile=32, reach=6, chunk=2), on_plan=plans.append):
+        assert bool(alive) != bool(plans)  # then no state is kept from block to block
+    assert plans
 
 
 def test_memory_that_is_full_with_the_smallest_tile_is_an_error(network, clip, monkeypatch):
