@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import warnings
 from dataclasses import replace
 from fractions import Fraction
@@ -454,6 +455,24 @@ def test_sound_that_the_container_cannot_hold_is_encoded_again_with_a_warning(
         assert container.streams.audio[0].codec_context.name == encoded.removeprefix("lib")
         sound = sum(frame.samples for frame in container.decode(audio=0))
     assert abs(sound - 0.4 * 48000) <= 2 * 1024
+
+
+@pytest.mark.parametrize("codec", ["pcm_s16le", "libmp3lame", "aac", "libvorbis"])
+@pytest.mark.filterwarnings("ignore:.*vorbis as ac3")
+def test_sound_in_avi_stays_with_its_picture(tmp_path, program, codec):
+    source = make_clip(
+        *(tmp_path / "in.mkv", "-c:v", "ffv1", "-c:a", codec, "-ar", 48000),
+        frames=10,
+        sound=True,
+    )
+    output = upscale(source, tmp_path / "out.avi", program)
+    lines = ffmpeg("-copyts", "-i", output, "-map", 0, "-c", "copy", "-f", "framecrc", "-").decode()
+    ticks = dict(re.findall(r"#tb (\d): (\S+)", lines))
+    times = {"0": [], "1": []}
+    for stream, time in re.findall(r"^(\d), +-?\d+, +(-?\d+)", lines, re.MULTILINE):
+        times[stream].append(int(time) * Fraction(ticks[stream]))
+    assert times["0"] == [Fraction(n, 25) for n in range(10)]
+    assert abs(times["1"][0]) < 0.03
 
 
 def test_sound_is_left_out_when_asked(tmp_path, program):

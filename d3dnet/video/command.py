@@ -111,7 +111,7 @@ def join_command(
         options["r:v:0"] = f"{target.frame_rate.numerator}/{target.frame_rate.denominator}"
     if suffix in TRANSPORT:
         options |= {"mpegts_copyts": 1, "muxdelay": 0, "muxpreload": 0}
-    if suffix in MATROSKA:
+    if suffix in (*MATROSKA, *FRAME_CLOCK_SUFFIXES):
         # Or sound that begins before zero, hidden by an edit list or for the decoder to start
         # with, moves all to behind zero; newer programs do not by themselves.
         options["avoid_negative_ts"] = "disabled"

@@ -82,7 +82,7 @@ class Decoder:
                     self._notice(packet)
                     if packet.stream is not self._stream:
                         continue
-                    lost = packet.pts
+                    lost = time_of(packet)
                     self._await(packet)
                     decoded = self._decode(packet)
             except av.EOFError:
@@ -117,9 +117,10 @@ class Decoder:
         if None not in (packet.dts, self._dts) and packet.dts < self._dts:
             self._waiting.clear()  # times begin anew, as in joined files
         self._dts = packet.dts
-        late = None not in (packet.pts, self._last) and packet.pts <= self._last
-        if packet.pts is not None and not late and not packet.is_discard:
-            self._waiting.add(packet.pts)
+        time = time_of(packet)
+        late = None not in (time, self._last) and time <= self._last
+        if time is not None and not late and not packet.is_discard:
+            self._waiting.add(time)
 
     def _missing(self, pts: int | None) -> list[int]:
         """Times of frames before `pts` that should have come out.
@@ -175,8 +176,9 @@ class Decoder:
 
     def _notice(self, packet: av.Packet) -> None:
         """Where the content ends, so far."""
-        if packet.pts is not None and packet.time_base is not None:
-            self._end = max(self._end, (packet.pts + (packet.duration or 0)) * packet.time_base)
+        time = time_of(packet)
+        if time is not None and packet.time_base is not None:
+            self._end = max(self._end, (time + (packet.duration or 0)) * packet.time_base)
         if packet.size:
             self._torn = packet.is_corrupt
 
@@ -289,6 +291,11 @@ def _ebml_number(data: bytes) -> tuple[int, int]:
     """(bytes, value) of a number whose leading zero bits count its bytes."""
     length = 9 - data[0].bit_length() if data else 1
     return length, int.from_bytes(data[:length], "big") & ((1 << 7 * length) - 1)
+
+
+def time_of(packet: av.Packet) -> int | None:
+    """When its picture is shown; as good as known, where the container does not say."""
+    return packet.dts if packet.pts is None else packet.pts
 
 
 def reason_of(error: BaseException) -> str:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.container import Flags
 from av.stream import Disposition
 
 from d3dnet.video.colour import Layout
-from d3dnet.video.damage import HINT, ON_ERROR, Decoder, missing_bytes, reason_of
+from d3dnet.video.damage import HINT, ON_ERROR, Decoder, missing_bytes, reason_of, time_of
 from d3dnet.video.deinterlace import deinterlaced
 from d3dnet.video.errors import InputError
 from d3dnet.video.hdr import Mastering, dynamic_metadata, mastering_of
@@ -31,6 +32,9 @@ from d3dnet.video.picture import (
     shown_info,
 )
 from d3dnet.video.streams import Streams, streams_of
+
+# AVI has no times but the order of frames; those that PyAV asks FFmpeg to guess are a frame late.
+GUESSED_LATE = {"h264", "hevc"}
 
 
 @dataclass(frozen=True)
@@ -175,12 +179,13 @@ class VideoSource:
         earliest: list[int] = []  # times of one frame more than are read, negative, as a heap
         with self._fresh() as container:
             for packet in container.demux(_video_stream(container, self.path)):
-                if packet.pts is None or packet.pts < self.first_pts:
+                time = time_of(packet)
+                if time is None or time < self.first_pts:
                     continue
                 if len(earliest) <= reading.frames:
-                    heappush(earliest, -packet.pts)
+                    heappush(earliest, -time)
                     continue
-                heappushpop(earliest, -packet.pts)
+                heappushpop(earliest, -time)
                 if packet.dts is not None and packet.dts > -earliest[0]:
                     break  # nothing is shown before it is decoded
         if len(earliest) > reading.frames:
@@ -241,7 +246,11 @@ class VideoSource:
 
     def _fresh(self) -> av.container.InputContainer:
         options = {"framerate": str(self.reading.image_rate)} if self.images else {}
-        return _opened(self.path, self._url, options)
+        container = _opened(self.path, self._url, options)
+        codecs = {s.codec_context.name for s in container.streams.video if s.codec_context}
+        if container.format.name == "avi" and codecs & GUESSED_LATE:
+            container.flags &= ~Flags.gen_pts.value
+        return container
 
     def _open(self) -> None:
         self._container = self._fresh()

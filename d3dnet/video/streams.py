@@ -32,6 +32,8 @@ SOUND_ENCODERS = ("aac", "libopus", "libmp3lame", "ac3", "mp2", "pcm_s16le")
 # Transport streams take anything, but only these can be read again.
 TRANSPORT_SOUND = ("mp1", "mp2", "mp3", "aac", "aac_latm", "ac3", "eac3", "dts", "truehd", "opus")
 
+UNTIMED_IN_AVI = ("vorbis", "opus")
+
 # Tags about the encoded stream, untrue of another; all others are copied.
 STALE_TAGS = ("BPS", "DURATION", "NUMBER_OF_", "_STATISTICS", "ENCODER", "ROTATE", "VENDOR_ID")
 
@@ -131,16 +133,20 @@ def keep(streams: Streams, path: Path, *, sound: bool = True) -> Kept:
         warnings.warn(
             f"{path}: only the first video stream is taken, not {streams.videos} more", stacklevel=3
         )
-    encoders = {
-        number: "aac" if suffix in TRANSPORT and codec not in TRANSPORT_SOUND else "copy"
-        for number, codec in enumerate(streams.sound)
-    }
+    encoders = {number: _sound_encoder(codec, suffix) for number, codec in enumerate(streams.sound)}
     return Kept(
         sound=encoders if sound else {},
         subtitles=subtitles,
         covers=streams.covers if covers else (),
         attachments=bool(streams.attachments) and attachments,
     )
+
+
+def _sound_encoder(codec: str, suffix: str) -> str:
+    """Of a container that takes sound which nothing reads again from it."""
+    if suffix in TRANSPORT and codec not in TRANSPORT_SOUND:
+        return "aac"
+    return "ac3" if suffix == ".avi" and codec in UNTIMED_IN_AVI else "copy"
 
 
 def subtitle_encoders(codecs: Sequence[str], suffix: str) -> dict[int, str]:

@@ -1,3 +1,4 @@
+import re
 from fractions import Fraction
 from itertools import pairwise
 
@@ -126,6 +127,17 @@ def test_times_are_exactly_those_of_the_file(tmp_path, name, rate, filters, opti
         assert (len(found), steps) == (6, {Fraction(1, 25)})
         times = video_times(path)
     assert found == times
+
+
+@pytest.mark.parametrize("words", [("-bf", 0), ("-bf", 2), ("-c:v", "mpeg4", "-bf", 2)])
+def test_times_in_avi_which_has_none_are_those_that_the_ffmpeg_program_finds(tmp_path, words):
+    clip = make_clip(tmp_path / "in.avi", "-c:v", "libx264", *words, frames=9, sound=True)
+    command = ("-copyts", "-i", clip, "-map", "0:v", "-fps_mode", "passthrough", "-f", "framecrc")
+    lines = re.findall(r"^0, +\d+, +(\d+)", ffmpeg(*command, "-").decode(), re.MULTILINE)
+    expected = list(map(int, lines))
+    with VideoSource(clip) as source:
+        assert [frame.pts for frame in source.frames()] == expected
+    assert len(expected) == 9
 
 
 def test_frames_without_an_increasing_time_get_one():
