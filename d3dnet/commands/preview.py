@@ -42,7 +42,10 @@ def _run(options: argparse.Namespace) -> int:
         on_picture=lambda path: print(path, flush=True),
         ffmpeg=options.ffmpeg,
     )
-    speed = f"{1 / max(made.seconds_per_frame, 1e-9):.3g} frames a second"
+    if made.seconds_per_frame <= 0:
+        print("no slower than --model bicubic")
+        return 0
+    speed = f"{1 / made.seconds_per_frame:.3g} frames a second"
     if made.frames:
         total = show_duration(made.frames * made.seconds_per_frame)
         speed += f"; about {total} for all {made.frames} frames"

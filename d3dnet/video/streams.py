@@ -47,7 +47,7 @@ class Streams:
     Attributes:
         sound, subtitles: codec of each stream.
         covers: (number among the video streams, codec) of each picture that is a cover.
-        videos: number of further video streams; `data` of streams of other kinds.
+        videos: number of further video streams; `data` of those of neither kind, such as positions.
         attachments: number of attached files, such as fonts; `chapters` likewise.
         metadata: tags of the video stream; `disposition` its flags, by FFmpeg's names.
     """
@@ -86,7 +86,7 @@ def streams_of(container, video) -> Streams:
         subtitles=tuple(map(_codec, streams.subtitles)),
         covers=covers,
         videos=len(streams.video) - len(covers) - 1,
-        data=len(streams.data),
+        data=_data_streams(container),
         attachments=len(streams.attachments),
         chapters=len(container.chapters()),
         metadata={
@@ -100,6 +100,13 @@ def streams_of(container, video) -> Streams:
             if video.disposition & flag and flag.name in ("default", "forced", "original", "dub")
         ),
     )
+
+
+def _data_streams(container) -> int:
+    """How many hold what is not read otherwise, as chapters and the timecode are."""
+    data = [stream for stream in container.streams.data if "timecode" not in stream.metadata]
+    listed = container.chapters() and container.format.name.startswith("mov,")
+    return max(0, len(data) - bool(listed))
 
 
 def keep(streams: Streams, path: Path, *, sound: bool = True) -> Kept:
@@ -132,6 +139,10 @@ def keep(streams: Streams, path: Path, *, sound: bool = True) -> Kept:
     if streams.videos:
         warnings.warn(
             f"{path}: only the first video stream is taken, not {streams.videos} more", stacklevel=3
+        )
+    if streams.data:
+        warnings.warn(
+            f"{path}: without the data streams of its source ({streams.data})", stacklevel=3
         )
     encoders = {number: _sound_encoder(codec, suffix) for number, codec in enumerate(streams.sound)}
     return Kept(

@@ -318,13 +318,18 @@ def check_output_path(path: str | os.PathLike[str], source: Path, *, overwrite: 
         raise OutputError(f"{given}: the folder {path.parent} is not writable")
     if is_image(path):
         return path
-    names = muxers_of(path.suffix)
-    if not names or all(name.startswith("image2") for name in names):
+    if not any(map(_holds_video, muxers_of(path.suffix))):
         raise OutputError(
             f"{given}: {path.suffix or 'no extension'} is no video container; "
             "use for example .mp4, .mkv, .mov or .webm"
         )
     return path
+
+
+def _holds_video(muxer: str) -> bool:
+    with av.open(os.devnull, "w", format=muxer) as container:
+        covers_only = container.default_video_codec in ("none", "png")
+    return not (covers_only or muxer.startswith("image2"))
 
 
 def muxers_of(suffix: str) -> list[str]:

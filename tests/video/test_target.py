@@ -108,6 +108,8 @@ def test_outputs_that_cannot_be_are_refused(tmp_path):
         ("out.xyz", "no video container"),
         ("out", "no extension is no video container"),
         ("out.bmp", "no video container"),
+        ("out.wav", "no video container"),
+        ("out.mp3", "no video container"),
     ]:
         with pytest.raises(OutputError, match=complaint):
             check_output_path(tmp_path / name, source, overwrite=False)

@@ -125,6 +125,25 @@ def subtitled(path: Path) -> None:
     text.unlink()
 
 
+def with_data(path: Path) -> None:
+    data = path.with_name("data.bin")
+    data.write_bytes(bytes(200))
+    look = ("-f", "lavfi", "-i", "testsrc2=s=64x48:d=0.2,boxblur=1", "-f", "data", "-i", data)
+    ffmpeg(*look, "-map", 0, "-map", 1, *H264, "yuv420p", path)
+    data.unlink()
+
+
+def with_chapters(path: Path) -> None:
+    """Which a MOV file has as a stream of text, and its timecode as another one."""
+    text = path.with_name("chapters.txt")
+    text.write_text(";FFMETADATA1\n[CHAPTER]\nTIMEBASE=1/1000\nSTART=0\nEND=100\ntitle=One\n")
+    look = ("-f", "lavfi", "-i", "testsrc2=s=64x48:d=0.2,boxblur=1", "-i", text)
+    ffmpeg(*look, "-map_chapters", 1, "-timecode", "01:00:00:00", *H264, "yuv420p", path)
+    text.unlink()
+    with av.open(str(path)) as container:
+        assert len(container.streams.data) == 2
+
+
 def rotated(path: Path) -> None:
     plain = path.with_name("plain.mp4")
     look = ("-f", "lavfi", "-i", "testsrc2=s=64x48:d=0.2,boxblur=1")
@@ -297,6 +316,8 @@ CASES = [
     ),
     # streams
     Case("two videos.mkv", make=two_videos, options=X264, warns="not 1 more"),
+    Case("data.ts", make=with_data, options=X264, warns="without the data streams"),
+    Case("chapters.mov", make=with_chapters, options=X264),
     Case("cover.mp4", make=cover, options=X264, output="out.mp4", streams=("video", "video")),
     Case("cover to mkv.mp4", make=cover, options=X264, streams=("video", "video")),
     Case(
