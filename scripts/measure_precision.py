@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--model", default="d3dnet")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--frames", type=int, default=7)
-    parser.add_argument("--crop", type=int, default=48, help="rows and columns, of the middle")
+    parser.add_argument("--crop", type=int, default=96, help="rows and columns, of the middle")
     parser.add_argument("--held-out", nargs="+", default=HELD_OUT)
     parser.add_argument("--seconds", type=float, default=5, help="of each speed test")
     args = parser.parse_args()
