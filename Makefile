@@ -15,7 +15,7 @@ $(installed): pyproject.toml setup.py constraints.txt $(wildcard cuda_ops/*)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "d3dnet needs Python 3.11 or newer; set PYTHON=")'
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch numpy setuptools wheel
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[test,train,ray]'
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[test,train]'
 	touch $@
 
 # An OUT that was asked for is never overwritten.
@@ -24,7 +24,9 @@ upscale: $(installed)
 	name=$$(basename "$$IN"); mkdir -p out; \
 	exec .venv/bin/d3dnet upscale --overwrite "$$IN" "out/$${name%.*}_x4.mp4"
 
+# Ray is large, and here for its tests only.
 test: $(installed)
+	@.venv/bin/python -c 'import ray' 2>/dev/null || .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt ray
 	.venv/bin/python -m pytest $(TESTS)
 
 lint: $(installed)
