@@ -2,7 +2,8 @@
 
 What needs memory, per pixel of the input (of all tiles with their halos, where there are tiles),
 for the published network (64 channels) in float32; 16-bit types need half of the first two. The
-figures are estimates from small frames (160×120, 320×128), not measured at larger ones:
+figures are estimates from small frames (160×120, 320×128), checked at 320×180 alone: 1.2 GB were
+expected there in chunks of 8, and a run took 1.3 GB more than the process at rest:
 
 - the **state** of a shot that is being computed: 4 frames of features for each of the 5 residual
   blocks and 6 for the bottleneck, 6.7 kB. It is the price of computing nothing twice, and it does

@@ -2,10 +2,11 @@
 
 Prints a markdown table: for each precision the mean luma PSNR over the held-out clips (first 7
 frames, 8 pixels cut, sequence mode), its difference to float32, and the frames a second at
-320x180 that the speed test finds. The fastest that costs less than 0.02 dB is what `--precision
+320x180 that the speed test finds. On a CPU float16 is left out unless asked for: it took 20 times
+as long as float32. The fastest that costs less than 0.02 dB is what `--precision
 auto` should choose on such a machine.
 
-    python scripts/measure_precision.py CLIPS [--frames 7] [--crop 48]
+    python scripts/measure_precision.py CLIPS [--frames 7] [--crop 96]
 """
 
 import argparse
@@ -34,12 +35,14 @@ def main() -> None:
     parser.add_argument("--crop", type=int, default=96, help="rows and columns, of the middle")
     parser.add_argument("--held-out", nargs="+", default=HELD_OUT)
     parser.add_argument("--seconds", type=float, default=5, help="of each speed test")
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, help="besides float32")
     args = parser.parse_args()
     sources = [s for s in find_sources(args.clips) if s.stem.startswith(tuple(args.held_out))]
     clips = [_middle(load_clip(source), args.frames, args.crop) for source in sources]
     device = resolve_device(args.device)
     rows = []
-    for precision in PRECISIONS:
+    others = args.precisions or (["bfloat16"] if device.type == "cpu" else [*PRECISIONS][1:])
+    for precision in ("float32", *others):
         network = load_model(args.model, device, precision)
         scores = validate(network, clips, device=device)
         rows.append((precision, mean(scores), pixels_per_second(network, args.seconds)))
