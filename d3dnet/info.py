@@ -17,6 +17,7 @@ from d3dnet.video.decode import VideoSource
 from d3dnet.video.ffmpeg import find_program
 from d3dnet.video.picture import ColourTags
 from d3dnet.video.scenes import shots
+from d3dnet.video.streams import counted
 from d3dnet.video.target import Encoding, Size, target_of
 
 FOUR_TIMES = Size()
@@ -62,7 +63,7 @@ def describe(
             lengths = list(Counter(shot for shot, _, _ in found).values())
             frames = sum(lengths)
             longest = f"; the longest has {max(lengths)}" if len(lengths) > 1 else ""
-            yield "frames", f"{frames}, in {_count(lengths, 'shot')}{longest}"
+            yield "frames", f"{frames}, in {counted(len(lengths), 'shot')}{longest}"
         else:
             yield "frames", f"{frames or 'unknown'} as the file says"
         yield (
@@ -118,11 +119,7 @@ def _others(source: VideoSource) -> str:
     streams = source.streams
     parts = [f"sound {codec}" for codec in streams.sound]
     parts += [f"subtitles {codec}" for codec in streams.subtitles]
-    parts += [_count(streams.covers, "cover picture")] if streams.covers else []
+    parts += [counted(len(streams.covers), "cover picture")] if streams.covers else []
     for number, name in ((streams.attachments, "attachment"), (streams.chapters, "chapter")):
-        parts += [_count(range(number), name)] if number else []
+        parts += [counted(number, name)] if number else []
     return ", ".join(parts) or "nothing"
-
-
-def _count(things, name: str) -> str:
-    return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"

@@ -251,7 +251,7 @@ def test_all_sound_subtitles_and_attachments_are_kept_where_the_container_can(tm
         found = [str(warning.message) for warning in caught]
         if name == "out.mp4":
             assert len(found) == 1
-            assert "cannot hold 1 attachments; .mkv can" in found[0]
+            assert "cannot hold 1 attachment; .mkv can" in found[0]
         else:
             assert found == []
         with av.open(str(output)) as container:

@@ -110,7 +110,7 @@ def _data_streams(container) -> int:
 
 
 def keep(streams: Streams, path: Path, *, sound: bool = True) -> Kept:
-    """What of `streams` the container of `path` can hold; one warning names what it cannot.
+    """What of `streams` the container of `path` can hold; one warning names all that is lost.
 
     Args:
         sound: False leaves all sound out.
@@ -121,29 +121,31 @@ def keep(streams: Streams, path: Path, *, sound: bool = True) -> Kept:
     subtitles = subtitle_encoders(streams.subtitles, suffix)
     attachments = suffix == ".mkv"
     covers = suffix in (".mkv", *QUICKTIME)
-    lost = [
+    in_matroska = subtitle_encoders(streams.subtitles, ".mkv")
+    unfit = [  # for this container
         f"subtitles {number} ({codec})"
         for number, codec in enumerate(streams.subtitles)
-        if number not in subtitles
+        if number in in_matroska and number not in subtitles
     ]
     if streams.attachments and not attachments:
-        lost.append(f"{streams.attachments} attachments")
+        unfit.append(counted(streams.attachments, "attachment"))
     if streams.covers and not covers:
-        lost.append("cover art")
+        unfit.append("cover art")
     if streams.chapters and suffix not in (*MATROSKA, *QUICKTIME):
-        lost.append("chapters")
-    if lost:
-        warnings.warn(
-            f"{path}: {path.suffix} cannot hold {', '.join(lost)}; .mkv can", stacklevel=3
-        )
+        unfit.append("chapters")
+    lost = [  # in any
+        f"subtitles {number} ({codec})"
+        for number, codec in enumerate(streams.subtitles)
+        if number not in in_matroska and number not in subtitles
+    ]
     if streams.videos:
-        warnings.warn(
-            f"{path}: only the first video stream is taken, not {streams.videos} more", stacklevel=3
-        )
+        lost.append(counted(streams.videos, "further video stream"))
     if streams.data:
-        warnings.warn(
-            f"{path}: without the data streams of its source ({streams.data})", stacklevel=3
-        )
+        lost.append(counted(streams.data, "data stream"))
+    if unfit or lost:
+        texts = [f"{path.suffix} cannot hold {', '.join(unfit)}; .mkv can"] if unfit else []
+        texts += [f"left out, whatever the container: {', '.join(lost)}"] if lost else []
+        warnings.warn(f"{path}: {'; '.join(texts)}", stacklevel=3)
     encoders = {number: _sound_encoder(codec, suffix) for number, codec in enumerate(streams.sound)}
     return Kept(
         sound=encoders if sound else {},
@@ -201,6 +203,11 @@ def sound_encoders(source: Path, codecs: Sequence[str], part: Path, program: Pro
                 "use .mkv, or --no-audio to leave the sound out"
             )
     return chosen
+
+
+def counted(number: int, name: str) -> str:
+    """As "1 chapter", "2 chapters"."""
+    return f"{number} {name}{'' if number == 1 else 's'}"
 
 
 def _codec(stream) -> str:

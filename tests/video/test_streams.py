@@ -1,11 +1,14 @@
 """What is beside the picture comes through as it was."""
 
+import warnings
+from pathlib import Path
+
 import av
 import pytest
 from av.stream import Disposition
 
 from d3dnet.upscale import upscale_video
-from d3dnet.video.streams import subtitle_encoders
+from d3dnet.video.streams import Streams, keep, subtitle_encoders
 from tests.video.clips import PROGRAM_IDS, PROGRAMS, ffmpeg, make_clip
 
 
@@ -20,6 +23,46 @@ from tests.video.clips import PROGRAM_IDS, PROGRAMS, ffmpeg, make_clip
 )
 def test_subtitles_are_copied_or_become_what_the_container_holds(suffix, expected):
     assert subtitle_encoders(["subrip", "mov_text", "hdmv_pgs_subtitle"], suffix) == expected
+
+
+@pytest.mark.parametrize(
+    ("suffix", "warning"),
+    [
+        (".mkv", "left out, whatever the container: {always}"),
+        (
+            ".mp4",
+            ".mp4 cannot hold subtitles 1 (hdmv_pgs_subtitle), 2 attachments; .mkv can; "
+            "left out, whatever the container: {always}",
+        ),
+        (
+            ".ts",
+            ".ts cannot hold subtitles 0 (subrip), subtitles 1 (hdmv_pgs_subtitle), 2 attachments, "
+            "cover art, chapters; .mkv can; left out, whatever the container: {always}",
+        ),
+    ],
+)
+def test_one_warning_names_everything_that_is_lost_and_the_container_that_keeps_it(suffix, warning):
+    everything = Streams(
+        sound=("aac",),
+        subtitles=("subrip", "hdmv_pgs_subtitle", "dvb_teletext"),
+        covers=((1, "png"),),
+        videos=1,
+        data=2,
+        attachments=2,
+        chapters=3,
+    )
+    with pytest.warns(UserWarning) as caught:
+        keep(everything, Path("out" + suffix))
+    always = "subtitles 2 (dvb_teletext), 1 further video stream, 2 data streams"
+    assert [str(each.message) for each in caught] == [
+        f"out{suffix}: {warning.format(always=always)}"
+    ]
+
+
+def test_what_a_container_can_hold_is_no_reason_for_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        keep(Streams(sound=("aac",), subtitles=("subrip",), chapters=3), Path("out.mp4"))
 
 
 FONT, WORDS = bytes(range(256)) * 9, "1\n00:00:00,100 --> 00:00:00,400\nHello\n\n"
@@ -115,7 +158,7 @@ def test_matroska_keeps_everything_beside_the_picture_to_the_byte(tmp_path, prog
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=PROGRAM_IDS)
-@pytest.mark.filterwarnings("ignore:.*cannot hold 1 attachments")
+@pytest.mark.filterwarnings("ignore:.*cannot hold 1 attachment")
 def test_mp4_keeps_languages_flags_chapters_and_the_cover(tmp_path, program, rich):
     source, cover = rich
     output = upscale_video(source, tmp_path / "out.mp4", model="bicubic", ffmpeg=program.path)
