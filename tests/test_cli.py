@@ -140,7 +140,11 @@ def test_the_choices_of_the_command_line_are_those_of_the_library():
         (lambda p: None, ["in.mp4", "o.mp4", "--codec", "x265"], "3 no video encoder 'x265'"),
         (lambda p: None, ["in.mp4", "o.mp4", "--ffmpeg", "nowhere"], "3 nowhere"),
         (lambda p: None, ["in.mp4", "o.mp4", "--scale", "5"], "2 scale: got 5.0; accepted is"),
-        (lambda p: None, ["in.mp4", "o.webm"], "3 Only VP8 or VP9"),
+        (
+            lambda p: None,
+            ["in.mp4", "o.webm"],
+            "/o.webm: .webm cannot hold what libx264 makes (Only VP8 or VP9",
+        ),
     ],
 )
 def test_what_is_at_fault_is_told_in_one_line_and_by_the_exit_code(

@@ -12,10 +12,10 @@ import numpy as np
 from d3dnet.video.command import join_command
 from d3dnet.video.decode import VideoSource
 from d3dnet.video.encode import Feed, SegmentSink, packet_times, time_offset
-from d3dnet.video.errors import EncoderError
+from d3dnet.video.errors import EncoderError, OutputError
 from d3dnet.video.ffmpeg import Program
 from d3dnet.video.images import is_pattern
-from d3dnet.video.streams import Kept, sound_encoders
+from d3dnet.video.streams import TRANSPORT, Kept, sound_encoders
 from d3dnet.video.target import Target, segment_format
 
 MAX_REORDER = 16  # pictures that one is coded before its turn at most, in any codec
@@ -97,7 +97,7 @@ def check(
 
     Raises:
         EncoderError: the result could not be written.
-        OutputError: the container can hold the sound in no way.
+        OutputError: the container cannot hold what the encoder makes, or the sound in no way.
     """
     segment, joined = folder / "check", folder / f"check{path.suffix}"
     sizes = target.layout.plane_sizes(target.height, target.width)
@@ -113,6 +113,7 @@ def check(
         try:
             join([segment], joined, target, source, program, kept, only_one_frame=True)
         except EncoderError:
+            _check_codec(segment, joined, path, target, source, program)
             if not kept.sound:
                 raise
             found = sound_encoders(source.path, source.streams.sound, joined, program)
@@ -121,6 +122,8 @@ def check(
                 raise
             kept = replace(kept, sound=encoders)
             join([segment], joined, target, source, program, kept, only_one_frame=True)
+        if joined.suffix.lower() in TRANSPORT and not _has_video(joined):
+            raise OutputError(_misfit(path, target, "nothing could read it again"))
     finally:
         segment.unlink(missing_ok=True)
         joined.unlink(missing_ok=True)
@@ -136,6 +139,33 @@ def check(
             stacklevel=3,
         )
     return kept
+
+
+def _check_codec(
+    segment: Path, joined: Path, path: Path, target: Target, source: VideoSource, program: Program
+) -> None:
+    """Raise OutputError if the container cannot hold the picture, with nothing else asked of it."""
+    plain = replace(target, encoding=replace(target.encoding, arguments=()))
+    try:
+        join([segment], joined, plain, source, program, Kept(), only_one_frame=True)
+    except EncoderError as error:
+        complaint = str(error).partition(" stopped: ")[2]
+        raise OutputError(_misfit(path, target, complaint)) from None
+
+
+def _misfit(path: Path, target: Target, reason: str) -> str:
+    codec = "libvpx-vp9" if path.suffix.lower() == ".webm" else "libx264"
+    other = f", such as {codec}," if codec != target.encoding.codec else ""
+    return (
+        f"{path}: {path.suffix} cannot hold what {target.encoding.codec} makes ({reason}); "
+        f"choose another --codec{other} or another container, such as .mkv"
+    )
+
+
+def _has_video(path: Path) -> bool:
+    """Whether a transport stream is told what its picture is; others are refused, or written."""
+    with av.open(f"file:{path}") as container:
+        return bool(container.streams.video)
 
 
 def _packets(segments: Sequence[Path], pipe: av.container.OutputContainer) -> Iterator[av.Packet]:

@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from d3dnet.video import EncoderError
+from d3dnet.video import EncoderError, OutputError
 from d3dnet.video.command import first_complaint, segment_command, sorted_arguments
 from d3dnet.video.decode import VideoSource
 from d3dnet.video.encode import SegmentSink
@@ -332,18 +332,30 @@ def test_an_encoder_that_dies_is_noticed_and_leaves_nothing_behind(tmp_path, pro
 @pytest.mark.parametrize(
     ("name", "codec", "complaint"),
     [
-        ("out.webm", "libx264", "WebM"),
-        ("out.mp4", "prores_ks", "codec"),
-        ("out.wav", "libx264", "stopped"),
+        ("out.webm", "libx264", r"\(Only VP8 .*\); choose .*--codec, such as libvpx-vp9, or"),
+        ("out.mp4", "prores_ks", r"\(.*codec.*\); choose another --codec, such as libx264, or"),
+        ("out.wav", "libx264", r"\); choose another --codec or another container, such as .mkv"),
+        ("out.ts", "ffv1", "nothing could read it again"),
     ],
 )
-def test_what_the_container_cannot_hold_is_refused_before_any_work(
+def test_a_codec_that_the_container_cannot_hold_is_refused_before_any_work(
     tmp_path, program, source, name, codec, complaint
 ):
-    what = target("yuv422p10le", codec=codec)
-    with pytest.raises(EncoderError, match=complaint) as caught:
+    what, suffix = target("yuv422p10le", codec=codec), Path(name).suffix
+    with pytest.raises(OutputError, match=complaint) as caught:
         check(tmp_path / name, tmp_path, what, source, program, sound_of(source))
+    assert f"{name}: {suffix} cannot hold what {codec} makes (" in str(caught.value)
+    assert caught.value.exit_code == 1
     assert "\n" not in str(caught.value)
+    assert os.listdir(tmp_path) == []
+
+
+def test_arguments_that_ffmpeg_refuses_are_not_blamed_on_the_container(tmp_path, program, source):
+    what = replace(
+        target(codec="libx264"), encoding=Encoding("libx264", arguments=("-movflags", "nonsense"))
+    )
+    with pytest.raises(EncoderError, match=r"stopped.*nonsense"):
+        check(tmp_path / "out.mp4", tmp_path, what, source, program, sound_of(source))
     assert os.listdir(tmp_path) == []
 
 
