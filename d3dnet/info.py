@@ -18,7 +18,7 @@ from d3dnet.video.ffmpeg import find_program
 from d3dnet.video.picture import ColourTags
 from d3dnet.video.scenes import shots
 from d3dnet.video.streams import counted
-from d3dnet.video.target import Encoding, Size, target_of
+from d3dnet.video.target import Encoding, Size, rounded, target_of
 
 FOUR_TIMES = Size()
 BITS_PER_PIXEL = 0.1  # of libx264 at its default quality: a guess, contents differ by a factor of 5
@@ -66,10 +66,11 @@ def describe(
             yield "frames", f"{frames}, in {counted(len(lengths), 'shot')}{longest}"
         else:
             yield "frames", f"{frames or 'unknown'} as the file says"
+        other = rounded(size, source, target)
         yield (
             "result",
             f"{target.width}×{target.height}, {target.layout.pixel_format}, "
-            f"{target.encoding.codec}",
+            f"{target.encoding.codec}{f' ({other})' if other else ''}",
         )
         height, width = source.height, source.width
         plan = make_plan(network, height, width, mode=mode, tile=tile, max_memory=max_memory)

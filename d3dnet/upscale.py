@@ -39,6 +39,7 @@ from d3dnet.video.target import (
     Size,
     Target,
     check_output_path,
+    rounded,
     target_of,
     warn_of_alpha,
 )
@@ -105,7 +106,8 @@ def upscale_video(
         cuts: where shots begin, which the network sees each by itself: "auto" detects them, "off"
             takes all as one, otherwise a file of times (`d3dnet.video.scenes.read_cuts`).
         scale, height, width: of the result, at most four times larger, by shrinking what the
-            network makes; a side not given follows. Rounded to the even numbers that 4:2:0 needs.
+            network makes; a side not given follows. Rounded to the even numbers that 4:2:0 needs,
+            with a warning.
         start, end, frames: the part of the video: its first frame is the first at or after `start`,
             its last the last before `end`; seconds or "h:mm:ss.sss", as the file counts them; at
             most so many frames. A part begins at zero in the result.
@@ -169,7 +171,7 @@ def upscale_video(
             kept = keep(source.streams, path, sound=sound)
             kept = check(path, journal.beside, target, source, program, kept)
             first_transparent = source.transparent
-            _warn(path, source, target)
+            _warn(path, source, target, size)
             if not isinstance(model, nn.Module):
                 model = os.path.abspath(model) if os.path.isfile(model) else os.fspath(model)
             frame, limits = (source.height, source.width), {"tile": tile, "max_memory": max_memory}
@@ -249,8 +251,10 @@ def _begun(there: dict[str, Any], path: Path, folder: Path) -> Plan | None:
         ) from None
 
 
-def _warn(path: Path, source: VideoSource, target: Target) -> None:
+def _warn(path: Path, source: VideoSource, target: Target, size: Size) -> None:
     """Warn of what the result will lack, before the work begins."""
+    if other := rounded(size, source, target):
+        warnings.warn(f"{path}: {other}", stacklevel=3)
     warn_of_hdr(path, source.colour.transfer, source.mastering, target.encoding.codec)
     if source.dynamic_metadata:
         warnings.warn(f"{path}: without {', '.join(source.dynamic_metadata)}", stacklevel=3)

@@ -170,6 +170,13 @@ def test_info_says_what_upscaling_would_mean_and_writes_nothing(clip, loaded, ca
     assert [path.name for path in clip.parent.iterdir()] == ["in.mp4"]
 
 
+def test_info_says_that_420_has_no_odd_sides(clip, loaded, capsys):
+    words = ["info", str(clip), "--seconds", "0", "--cuts", "off"]
+    assert main([*words, "--width", "77"]) == 0
+    lines = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
+    assert lines["result"].startswith("76×62, yuv420p, libx264 (width 77 becomes 76: yuv420p needs")
+
+
 def test_info_without_cuts_does_not_read_the_file_and_without_memory_says_so(
     clip, loaded, capsys, monkeypatch
 ):

@@ -132,8 +132,8 @@ class Size:
         if (self.height, self.width) == (None, None):
             ratio = (self.scale or SCALE,) * 2
         else:
-            rows = None if self.height is None else self.height / height
-            columns = None if self.width is None else self.width / width
+            rows = None if self.height is None else Fraction(self.height, height)
+            columns = None if self.width is None else Fraction(self.width, width)
             ratio = (rows or columns, columns or rows)
         if max(ratio) > SCALE:
             raise OutputError(
@@ -199,6 +199,23 @@ def target_of(
         encoding=encoding,
         encoder_format=encoder_format,
         mastering=source.mastering,
+    )
+
+
+def rounded(size: Size, source: VideoSource, target: Target) -> str:
+    """Which sides of `target` are not as long as asked for, and why; "" if all are."""
+    asked, made = size.of(source.height, source.width), (target.height, target.width)
+    sides = [
+        f"{name} {before} becomes {after}"
+        for name, before, after in zip(("height", "width"), asked, made, strict=True)
+        if before != after and (getattr(size, name) or size.scale)
+    ]
+    if not sides:
+        return ""
+    step = max(target.layout.chroma_step)
+    return (
+        f"{' and '.join(sides)}: {target.layout.pixel_format} needs multiples of {step}, "
+        "a 4:4:4 --pix-fmt such as yuv444p does not"
     )
 
 

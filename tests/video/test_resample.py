@@ -1,12 +1,17 @@
+import warnings
+
+import av
 import numpy as np
 import pytest
 
 from d3dnet.datasets.imresize import imresize
+from d3dnet.upscale import upscale_video
 from d3dnet.video import OutputError
 from d3dnet.video.colour import enlarge_chroma
 from d3dnet.video.picture import layout_of
 from d3dnet.video.resample import Grid, resample_chroma, resample_luma
 from d3dnet.video.target import Size
+from tests.video.clips import make_clip
 
 
 @pytest.mark.parametrize("scale", [0.25, 0.375, 0.5, 0.75])
@@ -72,3 +77,33 @@ def test_impossible_sizes_are_refused():
     for wrong in ({"scale": 5}, {"scale": 0}, {"scale": 2, "height": 9}, {"width": 0}):
         with pytest.raises(ValueError, match="accepted"):
             Size(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("asked", "pixel_format", "warning"),
+    [
+        ({"width": 77}, "yuv420p", "width 77 becomes 76: yuv420p needs multiples of 2"),
+        ({"width": 77}, "yuv444p", None),
+        ({"height": 51}, "yuv422p", None),  # its rows are free; the width was not asked for
+        ({"height": 63, "width": 45}, "yuv420p", "height 63 becomes 64 and width 45 becomes 44: "),
+        ({"scale": 1.5}, "yuv420p", "height 33 becomes 32 and width 51 becomes 52: "),
+        ({"scale": 3}, "yuv420p", None),
+        ({}, "yuv420p", None),
+    ],
+    ids=str,
+)
+def test_a_size_that_is_asked_for_and_rounded_is_told_in_one_warning(
+    tmp_path, asked, pixel_format, warning
+):
+    source = make_clip(tmp_path / "in.mkv", "-c:v", "ffv1", size="34x22", frames=1)
+    options = {"model": "bicubic", "codec": "ffv1", "pix_fmt": pixel_format}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = upscale_video(source, tmp_path / "out.mkv", **options, **asked)
+    found = [str(each.message) for each in caught]
+    assert len(found) == (warning is not None), found
+    assert warning is None or f"out.mkv: {warning}" in found[0]
+    with av.open(str(result)) as container:
+        stream = container.streams.video[0]
+        for side, length in asked.items():
+            assert side == "scale" or abs(getattr(stream, side) - length) == bool(warning)
