@@ -325,6 +325,27 @@ def test_interlaced_video_is_refused_or_made_whole(tmp_path):
     assert np.abs(np.array(found).astype(int) - expected).mean() < 0.5
 
 
+def test_fields_that_no_flag_tells_of_are_made_whole_when_asked(tmp_path):
+    path = make_clip(
+        *(tmp_path / "tv.mkv", "-c:v", "ffv1", "-pix_fmt", "yuv420p"),
+        size="32x32",
+        rate="50",
+        filters="tinterlace=interleave_top,setfield=prog",
+        frames=6,
+    )
+    with VideoSource(path) as source:
+        combed = [frame.planes[0] for frame in source.frames()]
+    with VideoSource(path, Reading(deinterlace=True)) as source:
+        found = [frame.planes[0] for frame in source.frames()]
+    raw = ffmpeg(
+        *("-i", path, "-vf", "bwdif=mode=send_frame:parity=tff", "-fps_mode", "passthrough"),
+        *("-f", "rawvideo", "-pix_fmt", "yuv420p", "-"),
+    )
+    expected = np.frombuffer(raw, np.uint8).reshape(6, 48, 32)[:, :32].astype(int)
+    assert np.abs(found - expected).mean() < 0.5
+    assert np.abs(combed - expected).mean() > 1
+
+
 def test_names_are_never_read_as_options_protocols_or_patterns(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     clip = make_clip(tmp_path / "clip.mp4", frames=1)
