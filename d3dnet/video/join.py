@@ -15,7 +15,7 @@ from d3dnet.video.encode import Feed, SegmentSink, packet_times, time_offset
 from d3dnet.video.errors import EncoderError, OutputError
 from d3dnet.video.ffmpeg import Program
 from d3dnet.video.images import is_pattern
-from d3dnet.video.streams import TRANSPORT, Kept, sound_encoders
+from d3dnet.video.streams import Kept, sound_encoders
 from d3dnet.video.target import Target, segment_format
 
 MAX_REORDER = 16  # pictures that one is coded before its turn at most, in any codec
@@ -122,7 +122,7 @@ def check(
                 raise
             kept = replace(kept, sound=encoders)
             join([segment], joined, target, source, program, kept, only_one_frame=True)
-        if joined.suffix.lower() in TRANSPORT and not _has_video(joined):
+        if joined.suffix.lower() == ".ts" and not _is_told(joined):
             raise OutputError(_misfit(path, target, "nothing could read it again"))
     finally:
         segment.unlink(missing_ok=True)
@@ -162,10 +162,10 @@ def _misfit(path: Path, target: Target, reason: str) -> str:
     )
 
 
-def _has_video(path: Path) -> bool:
-    """Whether a transport stream is told what its picture is; others are refused, or written."""
-    with av.open(f"file:{path}") as container:
-        return bool(container.streams.video)
+def _is_told(path: Path) -> bool:
+    """Whether a transport stream says what its picture is; it takes others as mere data."""
+    with av.open(f"file:{path}", format="mpegts") as container:  # too short to be known as one
+        return bool(container.streams.video) or not container.streams
 
 
 def _packets(segments: Sequence[Path], pipe: av.container.OutputContainer) -> Iterator[av.Packet]:
