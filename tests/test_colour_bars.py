@@ -19,8 +19,7 @@ MATRICES = {
 }
 
 
-# 10 is to be added: with the present weights luma of flat areas is up to 8 of 1023 off.
-NETWORK_DEPTHS = (8,)
+NETWORK_DEPTHS = (8, 10)
 
 
 def bars(path, standard, full, depth):
