@@ -91,9 +91,9 @@ def steady(network: D3Dnet, mode: str, size: tuple[int, int]) -> Callable[[], fl
     return once
 
 
-def speed(repeats: int, size: tuple[int, int]) -> None:
+def speed(repeats: int, size: tuple[int, int], precisions: list[str]) -> None:
     tasks = {}
-    for precision in ("float32", "bfloat16"):
+    for precision in precisions:
         network = load_model(device="cpu", precision=precision)
         for mode in ("sequence", "window"):
             tasks[f"{precision} | {mode}"] = steady(network, mode, size)
@@ -234,6 +234,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--heights", nargs="+", type=int, default=[180, 360], help="for memory")
     parser.add_argument("--size", nargs=2, type=int, default=(180, 320), help="for speed, outside")
+    precisions = ["float32", "bfloat16"]
+    parser.add_argument("--precisions", nargs="+", default=precisions, help="for speed")
     parser.add_argument("--frames", type=int, default=24, help="for outside")
     parser.add_argument("--memory-frames", type=int, default=17)
     parser.add_argument("--segment-frames", type=int, default=1500)
@@ -246,7 +248,7 @@ def main() -> None:
     threads = torch.get_num_threads()
     print(f"torch {torch.__version__}, {threads} threads, {instruction_set()}\n")
     if "speed" in args.tables:
-        speed(args.repeats, size)
+        speed(args.repeats, size, args.precisions)
     if "outside" in args.tables:
         outside(args.repeats, args.frames, size)
     if "memory" in args.tables:
