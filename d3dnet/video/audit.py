@@ -215,7 +215,7 @@ def _sound_times(
     )
     rate = min(48000, *rates)
     if None in ends:
-        fits = ends == [None, None] or reading.is_part
+        fits = ends == (None, None) or reading.is_part
         yield Row(
             f"sound {number}", "some" if ends[0] else "none", "some" if ends[1] else "none", fits
         )
