@@ -24,12 +24,12 @@ from d3dnet.video.picture import (
     RANGE_LIMITED,
     ColourTags,
     Frame,
+    chroma_location,
     flipped_offset,
     layout_of,
     orientation,
     planar_format,
     planes,
-    shown_info,
 )
 from d3dnet.video.streams import Streams, streams_of
 
@@ -108,6 +108,9 @@ class VideoSource:
         self.reading = reading
         self.images = image_files(path)
         self._links, self._url = linked(self.images) if self.images else (None, f"file:{self.path}")
+        with self._fresh() as container:
+            stream = _video_stream(container, self.path)
+            self._chroma_location = chroma_location(container, stream)
         self._open()
         try:
             self.time_base: Fraction = self._stream.time_base
@@ -305,14 +308,13 @@ class VideoSource:
     def _describe(self, frame: av.VideoFrame) -> None:
         self._orientation = orientation(frame)
         transpose = self._orientation.transpose
-        location, interlaced = shown_info(frame)
-        if interlaced and not self.reading.deinterlace:
+        if frame.interlaced_frame and not self.reading.deinterlace:
             raise InputError(
                 f"{self.path}: interlaced; the network needs whole frames: use --deinterlace"
             )
         full = frame.color_range == RANGE_FULL or frame.format.name.startswith("yuvj")
         self._stored_format = planar_format(frame.format)
-        stored = layout_of(self._stored_format, location=location, full_range=full)
+        stored = layout_of(self._stored_format, location=self._chroma_location, full_range=full)
         if stored.family == "grey" and frame.color_range != RANGE_LIMITED:
             full = True  # as FFmpeg reads grey pictures that do not say
         if stored.family == "rgb":
@@ -322,7 +324,7 @@ class VideoSource:
             matrix=frame.colorspace,
             primaries=frame.color_primaries,
             transfer=frame.color_trc,
-            chroma_location=location,
+            chroma_location=self._chroma_location,
         )
         self.mastering: Mastering = mastering_of(frame)
         self.dynamic_metadata = dynamic_metadata(frame)

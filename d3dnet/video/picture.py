@@ -186,11 +186,26 @@ def flipped_offset(
     )
 
 
-def shown_info(frame: av.VideoFrame) -> tuple[str, bool]:
-    """Chroma location (FFmpeg's name) and whether the frame is interlaced.
+def chroma_location(container: av.container.InputContainer, stream: av.VideoStream) -> str:
+    """FFmpeg's name of the chroma location of the first picture that can be decoded.
 
-    PyAV does not expose the location; FFmpeg's showinfo filter prints it.
+    PyAV does not expose it; FFmpeg's showinfo filter prints it. While its log is read, a thread of
+    a decoder that logs waits for Python, and hangs if Python waits for that decoder: so `container`
+    is to be one opened for this alone, before those whose frames are decoded in parallel.
     """
+    stream.codec_context.thread_count = 1
+    packets = container.demux(stream)
+    while True:
+        try:
+            frame = next(frame for packet in packets for frame in packet.decode())
+        except av.InvalidDataError:
+            continue
+        except (StopIteration, av.FFmpegError, OSError):
+            return "unspecified"
+        return _shown_chroma_location(frame)
+
+
+def _shown_chroma_location(frame: av.VideoFrame) -> str:
     graph = av.filter.Graph()
     source = graph.add_buffer(
         width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
@@ -209,7 +224,7 @@ def shown_info(frame: av.VideoFrame) -> tuple[str, bool]:
     finally:
         av.logging.set_level(level)
     found = re.search(r" cl:(\S+)", "".join(text for _, _, text in lines))
-    return (found.group(1) if found else "unspecified"), frame.interlaced_frame
+    return found.group(1) if found else "unspecified"
 
 
 def _exists(pixel_format: str) -> bool:

@@ -3,13 +3,14 @@
 import os
 from fractions import Fraction
 from functools import cache
+from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
 from d3dnet.upscale import upscale_video
-from d3dnet.video import InputError
+from d3dnet.video import InputError, picture
 from d3dnet.video.damage import missing_bytes
 from d3dnet.video.decode import Reading, VideoSource
 from tests.video.clips import BUNDLED, ffmpeg
@@ -263,3 +264,29 @@ def test_no_picture_is_missed_in_whole_joined_cut_and_edited_streams(tmp_path):
     assert damage == []
     with VideoSource(tmp_path / "in.mp4", Reading(start=Fraction(1, 2))) as source:
         assert len(list(source.frames())) == 17
+
+
+def decoder_threads():
+    return {t.name for t in Path("/proc/self/task").iterdir() if "av:" in (t / "comm").read_text()}
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/task").exists(), reason="threads are seen in Linux's /proc"
+)
+def test_no_decoder_has_threads_while_the_log_is_read(tmp_path, monkeypatch):
+    # A thread that logs then waits for Python; closing its decoder, Python waits for the thread.
+    path = tmp_path / "in.mkv"
+    noisy(path, 2)
+    before, during = decoder_threads(), []
+    read_log = picture._shown_chroma_location
+
+    def watched(frame):
+        during.append(decoder_threads() - before)
+        return read_log(frame)
+
+    monkeypatch.setattr(picture, "_shown_chroma_location", watched)
+    with VideoSource(path) as source:
+        assert during == [set()]
+        if os.cpu_count() > 1:
+            assert decoder_threads() - before  # of the frames
+        assert source.colour.chroma_location == "left"
