@@ -8,6 +8,7 @@ number of samples in an epoch; indices go on beyond it.
 """
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +18,8 @@ from torch.utils.data import Dataset
 from d3dnet.datasets.clips import Clip, unit_luma
 from d3dnet.datasets.imresize import SCALE
 
-Place = tuple[slice, slice, slice]
+Cuboid = tuple[slice, slice, slice]
+Place = TypeVar("Place")
 
 
 class ClipPatches(Dataset):
@@ -143,11 +145,13 @@ def draw_patch(
     for _ in range(candidates):
         clip = choose()
         places.append((clip, _random_place(clip.lr.shape, size, rng)))
-    clip, (t, y, x) = places[0] if candidates == 1 else max(places, key=lambda at: _detail(*at))
+    clip, (t, y, x) = most_detailed(places, _middle)
     high = (slice(SCALE * side.start, SCALE * side.stop) for side in (y, x))
     pair = (clip.lr[t, y, x], clip.hr[t, *high])
     if augment:
-        pair = _augment(pair, rng)
+        if rng.random() < 0.5:
+            pair = tuple(np.flip(luma, 0) for luma in pair)
+        pair = flip_and_transpose(pair, rng)
     lr, hr = (torch.from_numpy(unit_luma(luma))[None] for luma in pair)
     return lr, hr
 
@@ -163,7 +167,7 @@ def _check_size(clip: Clip, size: tuple[int, int, int]) -> None:
 
 def _random_place(
     shape: tuple[int, int, int], size: tuple[int, int, int], rng: np.random.Generator
-) -> Place:
+) -> Cuboid:
     starts = [
         int(rng.integers(have - wanted + 1)) for have, wanted in zip(shape, size, strict=True)
     ]
@@ -171,18 +175,28 @@ def _random_place(
     return t, y, x
 
 
-def _detail(clip: Clip, place: Place) -> float:
-    """The mean gradient of the middle frame at a place."""
-    t, y, x = place
-    middle = unit_luma(clip.lr[(t.start + t.stop) // 2, y, x])
-    return sum(float(np.abs(np.diff(middle, axis=axis)).mean()) for axis in (0, 1))
+def most_detailed(places: Sequence[Place], middle_of: Callable[[Place], np.ndarray]) -> Place:
+    """The one whose middle frame, stored luma (h, w), has the steepest mean gradient."""
+    if len(places) == 1:
+        return places[0]
+
+    def detail(place: Place) -> float:
+        luma = unit_luma(middle_of(place))
+        return sum(float(np.abs(np.diff(luma, axis=axis)).mean()) for axis in (0, 1))
+
+    return max(places, key=detail)
 
 
-def _augment(
-    pair: tuple[np.ndarray, np.ndarray], rng: np.random.Generator
+def _middle(at: tuple[Clip, Cuboid]) -> np.ndarray:
+    clip, (t, y, x) = at
+    return clip.lr[(t.start + t.stop) // 2, y, x]
+
+
+def flip_and_transpose(
+    pair: tuple[np.ndarray, ...], rng: np.random.Generator
 ) -> tuple[np.ndarray, ...]:
-    """Reverse time, flip either way and transpose, each half of the time, both alike."""
-    for axis in range(3):
+    """Flip (T, h, w) arrays either way and transpose them, each half of the time, all alike."""
+    for axis in (1, 2):
         if rng.random() < 0.5:
             pair = tuple(np.flip(luma, axis) for luma in pair)
     if rng.random() < 0.5:

@@ -58,6 +58,7 @@ class TrainingConfig:
         batch: samples of a step, over all processes together.
         frames, patch: of a sample: low-resolution frames, and their height and width in pixels.
         candidates: places drawn for a sample, of which the one with the most detail is taken.
+        pan_share: of all samples, so many are pans over single frames, see `d3dnet.datasets.pans`.
         optimizer: "adam", or "muon" for the inner convolutions and Adam for the rest.
         learning_rate: Adam's, at its highest.
         muon_learning_rate: Muon's, at its highest; it is of the size of Adam's.
@@ -98,6 +99,7 @@ class TrainingConfig:
     frames: int = 7
     patch: int = 32
     candidates: int = 1
+    pan_share: float = 0.0
     optimizer: str = "adam"
     learning_rate: float = 4e-4
     muon_learning_rate: float = 1e-3
@@ -135,6 +137,8 @@ class TrainingConfig:
         if self.mode == "sequence" and self.precision == "bfloat16" and self.frames < 7:
             # oneDNN leaves the gradient of the bottleneck's outer taps unwritten there.
             raise ValueError(f"frames: got {self.frames}; with bfloat16 accepted are 7 or more")
+        if self.pan_share > 1:
+            raise ValueError(f"pan_share: got {self.pan_share}; accepted is a share from 0 to 1")
         if self.learning_rate == 0:
             raise ValueError("learning_rate: got 0; accepted is a number above 0")
         if self.ema >= 1:

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from d3dnet.datasets.clips import Clip, load_clips, source_of
 from d3dnet.datasets.luma_store import LumaStore
+from d3dnet.datasets.pans import Pans, SomePans
 from d3dnet.datasets.patches import ClipPatches, EpochPatches
 from d3dnet.datasets.vimeo90k import TEST_LIST, TRAIN_LIST, open_septuplets
 from d3dnet.training.config import TrainingConfig
@@ -31,8 +32,10 @@ def open_samples(config: TrainingConfig, processes: Processes) -> tuple[Dataset,
     with processes.first_on_its_machine_first():
         opened = _open_vimeo90k(config) if config.data == "vimeo90k" else _open_clips(config)
     patches, clips, held_out = opened
-    size = (config.frames, config.patch)
-    samples = patches(clips, *size, config.seed, config.candidates)
+    drawing = (config.frames, config.patch, config.seed, config.candidates)
+    samples = patches(clips, *drawing)
+    if config.pan_share:
+        samples = SomePans(samples, Pans(clips, *drawing, config.degradation), config.pan_share)
     # Evenly spread over what is there.
     count = min(config.validation_clips, len(held_out))
     return samples, [held_out[i * len(held_out) // count] for i in range(count)]

@@ -83,3 +83,19 @@ def test_lr_of_samples_is_made_by_the_degradation_asked_for(tiny):
     )
     assert torch.equal(a[0][1], b[0][1])
     assert not torch.equal(a[0][0], b[0][0])
+
+
+def test_a_share_of_a_training_s_samples_are_pans(vimeo, tiny):
+    def samples(**settings):
+        return open_samples(tiny(data="vimeo90k", root=str(vimeo), frames=7, **settings), ONE)[0]
+
+    plain, mixed, pans = samples(), samples(pan_share=0.5), samples(pan_share=1.0)
+    for index in range(4):
+        source = (plain, pans)[index % 2]
+        assert all(map(torch.equal, mixed[index], source[index]))
+        assert not torch.equal(plain[index][1], pans[index][1])
+
+
+def test_a_share_above_one_is_refused(tiny):
+    with pytest.raises(ValueError, match=r"pan_share: got .*; accepted is a share from 0 to 1"):
+        tiny(pan_share=1.5)
