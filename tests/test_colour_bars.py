@@ -64,17 +64,17 @@ def test_bars_stay_within_one_code_value_with_bicubic(tmp_path, standard, full, 
 
 
 @cache
-def network():
-    return d3dnet.load_model("d3dnet", device="cpu", precision="float32")
+def network(name):
+    return d3dnet.load_model(name, device="cpu", precision="float32")
 
 
-@pytest.mark.skipif(
-    "d3dnet" not in bundled_models(), reason="no bundled weights named d3dnet in this checkout"
-)
 @pytest.mark.parametrize("depth", NETWORK_DEPTHS)
 @pytest.mark.parametrize("full", [False, True], ids=["limited", "full"])
 @pytest.mark.parametrize("standard", MATRICES)
-def test_bars_stay_within_three_code_values_with_the_network(tmp_path, standard, full, depth):
+@pytest.mark.parametrize("name", ["d3dnet", "d3dnet-lite"])
+def test_bars_stay_within_three_code_values_with_the_network(tmp_path, name, standard, full, depth):
+    if name not in bundled_models():
+        pytest.skip(f"no bundled weights named {name} in this checkout")
     source = bars(tmp_path / "bars.mkv", standard, full, depth)
-    output = upscale_video(source, tmp_path / "out.mp4", model=network())
+    output = upscale_video(source, tmp_path / "out.mp4", model=network(name))
     assert worst_error(source, output, depth, full, standard) <= 3
