@@ -14,7 +14,7 @@ from av.stream import Disposition
 
 from d3dnet.video.errors import OutputError
 from d3dnet.video.ffmpeg import Program
-from d3dnet.video.images import is_image
+from d3dnet.video.images import is_image, is_pattern
 
 MATROSKA = (".mkv", ".mka", ".webm")
 QUICKTIME = (".mp4", ".m4v", ".mov")
@@ -116,6 +116,19 @@ def keep(streams: Streams, path: Path, *, sound: bool = True) -> Kept:
         sound: False leaves all sound out.
     """
     if is_image(path):
+        others = {
+            "sound stream": len(streams.sound) if sound else 0,
+            "subtitle stream": len(streams.subtitles),
+            "further video stream": streams.videos,
+            "data stream": streams.data,
+            "attachment": streams.attachments,
+            "chapter": streams.chapters,
+        }
+        if is_pattern(path) and any(others.values()):  # of a single frame nobody expects more
+            told = ", ".join(counted(number, name) for name, number in others.items() if number)
+            warnings.warn(
+                f"{path}: images hold no more than pictures: left out {told}", stacklevel=3
+            )
         return Kept()
     suffix = path.suffix.lower()
     subtitles = subtitle_encoders(streams.subtitles, suffix)

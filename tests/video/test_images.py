@@ -1,5 +1,6 @@
 import os
 import struct
+import warnings
 
 import av
 import numpy as np
@@ -209,3 +210,21 @@ def test_images_into_a_folder_keep_their_names(tmp_path, capsys):
     assert sorted(os.listdir(tmp_path / "results")) == ["one 5.png", "two.png"]
     assert main(["upscale", names[0], names[0], *words, "--overwrite"]) == 1
     assert "the same file as the input" in capsys.readouterr().err
+
+
+def test_what_images_cannot_hold_is_told_once_and_asked_for_silence_is_not(tmp_path):
+    path = tmp_path / "in.mkv"
+    sound = ("-f", "lavfi", "-i", "sine=d=0.2", "-f", "lavfi", "-i", "sine=d=0.2")
+    look = ("-f", "lavfi", "-i", "testsrc2=s=16x16:r=10:d=0.2")
+    ffmpeg(*look, *sound, "-map", 0, "-map", 1, "-map", 2, path)
+    pattern, options = tmp_path / "out" / "%03d.png", {"model": "bicubic", "overwrite": True}
+    pattern.parent.mkdir()
+    with pytest.warns(
+        UserWarning, match="images hold no more than pictures: left out 2 sound"
+    ) as told:
+        upscale_video(path, pattern, **options)
+    assert len(told) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        upscale_video(path, pattern, sound=False, **options)
+        upscale_video(path, tmp_path / "one.png", frames=1, **options)
