@@ -2,8 +2,9 @@
 
 Prints markdown tables:
 
-speed     frames a second for 320x180 -> 1280x720, float32 and bfloat16, sequence and window: the
-          network alone in the middle of a long shot, medians of runs that take turns;
+speed     frames a second for 320x180 -> 1280x720, of all bundled models, float32 and bfloat16,
+          sequence and window: the network alone in the middle of a long shot, medians of runs
+          that take turns;
 outside   `upscale_video` against the network alone, over the same frames: what reading, colour,
           encoding and comparing cost (with what a run needs at its beginning and end);
 memory    peak of a process that upscales so and so large frames, and of its encoder, beside what
@@ -28,6 +29,7 @@ import threading
 import time
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import product
 from pathlib import Path
 from statistics import median
 from unittest import mock
@@ -37,7 +39,7 @@ import torch
 from torch import nn
 
 from d3dnet import upscale_video
-from d3dnet.checkpoints import load_model
+from d3dnet.checkpoints import bundled_models, load_model
 from d3dnet.events import Event, Progress
 from d3dnet.memory import free_memory, show_size
 from d3dnet.model import D3Dnet
@@ -91,13 +93,13 @@ def steady(network: D3Dnet, mode: str, size: tuple[int, int]) -> Callable[[], fl
     return once
 
 
-def speed(repeats: int, size: tuple[int, int], precisions: list[str]) -> None:
+def speed(repeats: int, size: tuple[int, int], models: list[str], precisions: list[str]) -> None:
     tasks = {}
-    for precision in precisions:
-        network = load_model(device="cpu", precision=precision)
+    for model, precision in product(models, precisions):
+        network = load_model(model, device="cpu", precision=precision)
         for mode in ("sequence", "window"):
-            tasks[f"{precision} | {mode}"] = steady(network, mode, size)
-    print("| precision | mode | frames a second |\n| --- | --- | --- |")
+            tasks[f"{model} | {precision} | {mode}"] = steady(network, mode, size)
+    print("| model | precision | mode | frames a second |\n| --- | --- | --- | --- |")
     for name, seconds in in_turns(tasks, repeats).items():
         print(f"| {name} | {1 / median(seconds):.3g} |", flush=True)
     print()
@@ -234,6 +236,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--heights", nargs="+", type=int, default=[180, 360], help="for memory")
     parser.add_argument("--size", nargs=2, type=int, default=(180, 320), help="for speed, outside")
+    parser.add_argument("--models", nargs="+", default=bundled_models(), help="for speed")
     precisions = ["float32", "bfloat16"]
     parser.add_argument("--precisions", nargs="+", default=precisions, help="for speed")
     parser.add_argument("--frames", type=int, default=24, help="for outside")
@@ -248,7 +251,7 @@ def main() -> None:
     threads = torch.get_num_threads()
     print(f"torch {torch.__version__}, {threads} threads, {instruction_set()}\n")
     if "speed" in args.tables:
-        speed(args.repeats, size, args.precisions)
+        speed(args.repeats, size, args.models, args.precisions)
     if "outside" in args.tables:
         outside(args.repeats, args.frames, size)
     if "memory" in args.tables:
