@@ -66,6 +66,14 @@ class D3D(nn.Module):
             negative_slope=self.negative_slope,
         )
 
+    def forward_still(self, x: Tensor) -> Tensor:
+        """A frame (B, C, H, W) of which all others are copies -> the same shape."""
+        if not self.rigid:
+            return self(x.unsqueeze(2).expand(-1, -1, 3, -1, -1), pad_t=0).squeeze(2)
+        # All temporal taps see the same: a third of the work.
+        y = F.conv2d(x, self.weight.sum(2), self.bias, padding=1)
+        return y if self.negative_slope == 1 else F.leaky_relu(y, self.negative_slope)
+
 
 class ResD3D(nn.Module):
     """Residual block of two D3D layers: D3D, LeakyReLU, D3D, + input (Fig. 1)."""
@@ -78,6 +86,10 @@ class ResD3D(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T, H, W) -> the same shape."""
         return self.dcn1(self.dcn0(x)) + x
+
+    def forward_still(self, x: Tensor) -> Tensor:
+        """(B, C, H, W), see `D3D.forward_still` -> the same shape."""
+        return self.dcn1.forward_still(self.dcn0.forward_still(x)) + x
 
 
 class ResBlock(nn.Module):
@@ -200,6 +212,27 @@ class D3Dnet(nn.Module):
             )
         # Frame by frame: the 2-D part works at 16 times the size, but needs no neighbours.
         return torch.stack([self.reconstruct_frames(*pair) for pair in pairs], 2)
+
+    def forward_still(self, x: Tensor) -> Tensor:
+        """Super-resolve a frame of a scene that stands still: any frame far from the clip's ends.
+
+        What `forward_sequence` gives in the middle of a clip of copies of that frame, at the cost
+        of a frame: less than half of it where offsets rest, as convolutions are then 2-D.
+
+        Args:
+            x: (B, 1, h, w) luma in [0, 1].
+
+        Returns:
+            (B, 1, scale h, scale w) luma, float32, not clipped.
+        """
+        self._check_luma(x.unsqueeze(2), frames=1)
+        frames = x.unsqueeze(2).expand(-1, -1, 3, -1, -1)
+        features = self.shallow_features(frames, pad_t=0).squeeze(2)
+        for block in self.residual_layer:
+            features = block.forward_still(features)
+        weight = self.TA.weight.unflatten(1, (self.window, self.channels)).sum(1)
+        features = F.conv2d(features, weight, self.TA.bias)
+        return self.reconstruct_frames(features, x)
 
     def stream(self, frames: Iterable[Tensor], chunk: int = 8) -> Iterator[Tensor]:
         """Super-resolve a clip of any length in constant memory, as `forward_sequence` would.

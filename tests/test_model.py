@@ -10,6 +10,7 @@ from torch import Tensor
 
 from d3dnet.model import D3D, D3Dnet
 from d3dnet.ops import deform_conv3d
+from d3dnet.training.learner import set_rigid
 
 
 def with_offsets(model: D3Dnet, seed: int = 0) -> D3Dnet:
@@ -89,6 +90,19 @@ def test_middle_frame_of_a_seven_frame_sequence_is_the_window_result(network):
     with torch.no_grad():
         middle = network.forward_sequence(x)[:, :, 3]
         assert (middle - network(x)).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("rigid", [False, True])
+def test_a_still_scene_is_the_middle_of_a_clip_of_its_copies(rigid):
+    torch.manual_seed(0)
+    model = with_offsets(D3Dnet(channels=8, resd3d_blocks=2, res_blocks=1))
+    set_rigid(model, rigid)
+    x = torch.rand(2, 1, 9, 10)
+    copies = x.unsqueeze(2).expand(-1, -1, 2 * model.temporal_radius + 1, -1, -1)
+    middle = model.forward_sequence(copies)[:, :, model.temporal_radius]
+    torch.testing.assert_close(model.forward_still(x), middle, rtol=0, atol=1e-5)
+    alone = model.forward_sequence(copies[:, :, :1])[:, :, 0]
+    assert (alone - middle).abs().max() > 1e-2, "zeros around a clip would do as well"
 
 
 def test_sequence_gives_the_same_with_and_without_gradients(network):

@@ -126,3 +126,28 @@ class SomePans(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         is_pan = int((index + 1) * self.share) > int(index * self.share)
         return (self.pans if is_pan else self.samples)[index]
+
+
+class WithSingleFrames(Dataset):
+    """Samples, each with some single frames of other places, as scenes that stand still.
+
+    A network of few frames first learns to upscale each frame by itself, and for that seven frames
+    of one place teach little more than one. See `d3dnet.model.D3Dnet.forward_still`.
+
+    Args:
+        samples: a data set.
+        singles: one whose samples are of one frame; number index · count + i goes with ``index``.
+        count: single frames of a sample.
+    """
+
+    def __init__(self, samples: Dataset, singles: Dataset, count: int) -> None:
+        self.samples, self.singles, self.count = samples, singles, count
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """lr and hr of the sample, and (count, 1, h, w) and (count, 1, 4h, 4w) of single frames."""
+        numbers = range(index * self.count, (index + 1) * self.count)
+        sides = zip(*(self.singles[number] for number in numbers), strict=True)
+        return *self.samples[index], *(torch.cat(side, 1).transpose(0, 1) for side in sides)

@@ -59,6 +59,8 @@ class TrainingConfig:
         frames, patch: of a sample: low-resolution frames, and their height and width in pixels.
         candidates: places drawn for a sample, of which the one with the most detail is taken.
         pan_share: of all samples, so many are pans over single frames, see `d3dnet.datasets.pans`.
+        single_frames: so many single frames go with each sample, as scenes that stand still, at
+            less than half the cost while offsets rest; in the loss as much as a frame of a clip.
         optimizer: "adam", or "muon" for the inner convolutions and Adam for the rest.
         learning_rate: Adam's, at its highest.
         muon_learning_rate: Muon's, at its highest; it is of the size of Adam's.
@@ -100,6 +102,7 @@ class TrainingConfig:
     patch: int = 32
     candidates: int = 1
     pan_share: float = 0.0
+    single_frames: int = 0
     optimizer: str = "adam"
     learning_rate: float = 4e-4
     muon_learning_rate: float = 1e-3

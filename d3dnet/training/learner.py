@@ -5,7 +5,6 @@ import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -28,16 +27,31 @@ class Objective(nn.Module):
         super().__init__()
         self.model, self.mode, self.loss = model, config.mode, config.loss
 
-    def forward(self, lr: Tensor, hr: Tensor) -> tuple[Tensor, Tensor]:
-        """lr (B, 1, T, h, w), hr (B, 1, T, 4h, 4w) -> loss, mean squared error."""
+    def forward(
+        self,
+        lr: Tensor,
+        hr: Tensor,
+        single_lr: Tensor | None = None,
+        single_hr: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Loss, and mean squared error, over all frames that are super-resolved.
+
+        Args:
+            lr, hr: (B, 1, T, h, w) and (B, 1, T, 4h, 4w).
+            single_lr, single_hr: (B, n, 1, h, w) and (B, n, 1, 4h, 4w), scenes that stand still.
+        """
         if self.mode == "window":
             sr, hr = self.model(lr), hr[:, :, hr.shape[2] // 2]
         else:
             sr = self.model.forward_sequence(lr)
-        squared_error = F.mse_loss(sr, hr)
+        error = (sr - hr).flatten()
+        if single_lr is not None:
+            single_sr = self.model.forward_still(single_lr.flatten(0, 1))
+            error = torch.cat([error, (single_sr - single_hr.flatten(0, 1)).flatten()])
+        squared_error = error.square().mean()
         if self.loss == "mse":
             return squared_error, squared_error.detach()
-        return (sr - hr).square().add(CHARBONNIER**2).sqrt().mean(), squared_error.detach()
+        return error.square().add(CHARBONNIER**2).sqrt().mean(), squared_error.detach()
 
 
 def set_rigid(model: nn.Module, rigid: bool) -> None:
@@ -80,8 +94,11 @@ class Learner:
         if config.compile:
             self.objective = torch.compile(self.objective)
 
-    def differentiate(self, lr: Tensor, hr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def differentiate(self, *batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients of a batch (the mean over all processes), limited in norm.
+
+        Args:
+            batch: as `Objective` takes it.
 
         Returns:
             loss and mean squared error of this process's samples, and the norm before the limit.
@@ -89,13 +106,13 @@ class Learner:
         config = self.config
         for model in (self.model, self.average):
             set_rigid(model, self.step < config.rigid_steps)
-        lr, hr = (side.to(self.device, non_blocking=True) for side in (lr, hr))
+        batch = tuple(part.to(self.device, non_blocking=True) for part in batch)
         for optimizer in self.optimizers:
             optimizer.zero_grad()
         lowered = config.precision != "float32"
         try:
             with torch.autocast(self.device.type, PRECISIONS[config.precision], enabled=lowered):
-                loss, squared_error = self.objective(lr, hr)
+                loss, squared_error = self.objective(*batch)
             if config.flat_weight and self.step % EVERY == 0:
                 loss = loss + config.flat_weight * flatness_loss(self.model, self.step)
             self.scaler.scale(loss).backward()

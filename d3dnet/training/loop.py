@@ -110,8 +110,8 @@ def _train(config: TrainingConfig, processes: Processes, deadline: float) -> Pat
     with shown, closing(batches), _stop_signals() as asked_to_stop:
         stop = False
         while learner.step < config.steps and not stop:
-            lr, hr = next(batches)
-            loss, squared_error, norm = (value.item() for value in learner.differentiate(lr, hr))
+            batch = next(batches)
+            loss, squared_error, norm = (value.item() for value in learner.differentiate(*batch))
             stop = asked_to_stop() or time.monotonic() > deadline
             # The flag is shared too: all processes stop at the same step.
             loss, squared_error, stop = processes.mean(loss, squared_error, stop)
@@ -137,7 +137,7 @@ def _train(config: TrainingConfig, processes: Processes, deadline: float) -> Pat
                 if saving or step % config.log_every == 0:
                     monitor.record(step, **measured)
             if names:
-                save(lr[:1], names)
+                save(batch[0][:1], names)
     return path
 
 

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from d3dnet.datasets.clips import Clip, load_clips, source_of
 from d3dnet.datasets.luma_store import LumaStore
-from d3dnet.datasets.pans import Pans, SomePans
+from d3dnet.datasets.pans import Pans, SomePans, WithSingleFrames
 from d3dnet.datasets.patches import ClipPatches, EpochPatches
 from d3dnet.datasets.vimeo90k import TEST_LIST, TRAIN_LIST, open_septuplets
 from d3dnet.training.config import TrainingConfig
@@ -23,7 +23,8 @@ def open_samples(config: TrainingConfig, processes: Processes) -> tuple[Dataset,
     """The training set, and the held-out clips.
 
     The training set maps a sample's number (0, 1, ... without end) to lr (1, T, h, w) and
-    hr (1, T, 4h, 4w), float32 luma in [0, 1].
+    hr (1, T, 4h, 4w), float32 luma in [0, 1]; with ``config.single_frames``, as
+    `d3dnet.datasets.pans.WithSingleFrames` does.
 
     Raises:
         FileNotFoundError: when a folder is not there.
@@ -36,6 +37,10 @@ def open_samples(config: TrainingConfig, processes: Processes) -> tuple[Dataset,
     samples = patches(clips, *drawing)
     if config.pan_share:
         samples = SomePans(samples, Pans(clips, *drawing, config.degradation), config.pan_share)
+    if config.single_frames:
+        drawing = (1, config.patch, config.seed + 1, config.candidates)  # not those of the pans
+        singles = Pans(clips, *drawing, config.degradation)
+        samples = WithSingleFrames(samples, singles, config.single_frames)
     # Evenly spread over what is there.
     count = min(config.validation_clips, len(held_out))
     return samples, [held_out[i * len(held_out) // count] for i in range(count)]
@@ -107,8 +112,8 @@ class StepBatches:
 
 def load_batches(
     samples: Dataset, config: TrainingConfig, first_step: int, processes: Processes
-) -> Generator[tuple[Tensor, Tensor], None, None]:
-    """The batches (lr, hr) of one process, from ``first_step`` on, on the CPU."""
+) -> Generator[list[Tensor], None, None]:
+    """The batches of one process, from ``first_step`` on, on the CPU: samples, stacked."""
     loader = DataLoader(
         samples,
         batch_sampler=StepBatches(first_step, config.batch, processes),

@@ -7,7 +7,7 @@ import torch
 
 from d3dnet.datasets.clips import Clip
 from d3dnet.datasets.imresize import blur_decimate, imresize
-from d3dnet.datasets.pans import Pans, SomePans, pan
+from d3dnet.datasets.pans import Pans, SomePans, WithSingleFrames, pan
 
 
 def textured(height: int, width: int, frames: int = 2) -> Clip:
@@ -95,6 +95,18 @@ def test_of_several_candidates_the_most_detailed_is_taken():
     assert all(pans[index][1].std() > 0.01 for index in range(10))
     alone = Pans([flat, textured(80, 80)], 3, 16)
     assert any(alone[index][1].std() < 1e-4 for index in range(10))
+
+
+def test_single_frames_go_with_each_sample_and_none_twice():
+    singles = Pans([textured(80, 80)], 1, 8)
+    with_singles = WithSingleFrames(Pans([textured(100, 100)], 3, 16), singles, 2)
+    for index in (0, 3):
+        lr, hr, single_lr, single_hr = with_singles[index]
+        assert (lr.shape, hr.shape) == ((1, 3, 16, 16), (1, 3, 64, 64))
+        assert (single_lr.shape, single_hr.shape) == ((2, 1, 8, 8), (2, 1, 32, 32))
+        for i in range(2):
+            for side, expected in zip((single_lr, single_hr), singles[2 * index + i], strict=True):
+                assert torch.equal(side[i], expected[:, 0])
 
 
 def test_a_clip_smaller_than_a_sample_is_told():

@@ -116,6 +116,12 @@ def test_the_window_loss_is_that_of_the_centre_frame_and_the_sequence_loss_that_
     difference = model.forward_sequence(lr) - hr
     torch.testing.assert_close(sequence[0], of(difference).mean())
     torch.testing.assert_close(sequence[1], (difference**2).mean())
+    single_lr, single_hr = torch.rand(2, 5, 1, 8, 8), torch.rand(2, 5, 1, 32, 32)
+    loss, error = learner.Objective(model, tiny(loss=kind))(lr, hr, single_lr, single_hr)
+    stills = [model.forward_still(single_lr[:, i]) - single_hr[:, i] for i in range(5)]
+    difference = torch.cat([difference.transpose(1, 2).flatten(0, 1), *stills])
+    torch.testing.assert_close(loss, of(difference).mean())
+    torch.testing.assert_close(error, (difference**2).mean())
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ def log_of(config):
 def test_a_training_killed_at_any_moment_and_resumed_gives_identical_bits(tiny, start, tmp_path):
     """SIGKILL amid the epoch, several loader workers, augmentation, average, release of offsets."""
     options = {"steps": 30, "rigid_steps": 5, "workers": 2, "save_every": 4, "validate_every": 10}
+    options |= {"pan_share": 0.5, "single_frames": 2}
     straight, killed = (tiny(run=run, **options) for run in ("straight", "killed"))
     (tmp_path / "killed.toml").write_text(killed.toml())
     process = start("-m", "d3dnet", "train", tmp_path / "killed.toml")

@@ -96,6 +96,19 @@ def test_a_share_of_a_training_s_samples_are_pans(vimeo, tiny):
         assert not torch.equal(plain[index][1], pans[index][1])
 
 
+def test_single_frames_are_other_places_than_the_pans_and_leave_the_samples_as_they_are(tiny):
+    plain, _ = open_samples(tiny(pan_share=1.0), ONE)
+    samples, _ = open_samples(tiny(pan_share=1.0, single_frames=3), ONE)
+    for index in range(4):
+        lr, hr, single_lr, single_hr = samples[index]
+        assert torch.equal(lr, plain[index][0]) and torch.equal(hr, plain[index][1])
+        assert (single_lr.shape, single_hr.shape) == ((3, 1, 8, 8), (3, 1, 32, 32))
+        assert not any(torch.equal(high[0], hr[0, t]) for high in single_hr for t in range(3))
+        torch.testing.assert_close(
+            single_lr, torch.nn.functional.avg_pool2d(single_hr, 4), rtol=0, atol=0.1
+        )
+
+
 def test_a_share_above_one_is_refused(tiny):
     with pytest.raises(ValueError, match=r"pan_share: got .*; accepted is a share from 0 to 1"):
         tiny(pan_share=1.5)
