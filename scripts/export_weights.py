@@ -4,8 +4,8 @@
         --training-data "..." --results results.json
 
 Stores the moving average of the weights in half precision, with its provenance: training data,
-step, settings, commit, and the results measured with it (any JSON, see `d3dnet evaluate --json`).
-Prints the metadata.
+step, settings (of paths only the last name), commit, and the results measured with it (any JSON,
+see `d3dnet evaluate --json`). Prints the metadata.
 """
 
 import argparse
@@ -29,10 +29,13 @@ def main() -> None:
     commit = subprocess.run(
         ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
     ).stdout.strip()
+    settings = dict(state["config"])
+    for name in ("run", "root", "validation_root", "initial"):
+        settings[name] = Path(settings[name]).name  # whose machine it was is nobody's business
     metadata = {
         "training_data": args.training_data,
         "step": state["step"],
-        "settings": state["config"],
+        "settings": settings,
         "commit": commit,
         "results": json.loads(args.results.read_text()) if args.results else {},
     }

@@ -290,7 +290,9 @@ def test_a_state_becomes_a_weights_file(tiny, tmp_path, monkeypatch):
     model = load_model(tmp_path / "w.safetensors", device="cpu", precision="float32")
     for name, value in state_of(config)["average"].items():
         assert torch.equal(model.state_dict()[name], value.half().float())
-    assert json.loads(model.metadata["settings"])["patch"] == 8
+    settings = json.loads(model.metadata["settings"])
+    assert settings["patch"] == 8
+    assert (settings["run"], settings["root"]) == ("run", Path(config.root).name)
 
 
 def test_tensorboard_gets_what_the_log_gets(tiny):
