@@ -188,13 +188,14 @@ def test_bicubic_loads_as_a_network_does_and_agrees_with_itself_in_every_mode():
 
 
 def test_every_bundled_model_loads_with_its_provenance():
-    assert "d3dnet" in bundled_models()
+    assert bundled_models() == ["d3dnet", "d3dnet-lite"]
     for name in bundled_models():
         model = d3dnet.load_model(name, device="cpu", precision="float32")
         assert model.scale == 4
         for key in ("training_data", "step", "results", "commit"):
             assert model.metadata[key], key
-    assert sum(p.numel() for p in d3dnet.load_model().parameters()) == 2_579_941
+    for name, parameters in (("d3dnet", 2_579_941), ("d3dnet-lite", 545_069)):
+        assert sum(p.numel() for p in d3dnet.load_model(name).parameters()) == parameters
 
 
 def test_bundled_weights_are_stored_in_half_precision_and_stay_small():

@@ -71,10 +71,8 @@ def network(name):
 @pytest.mark.parametrize("depth", NETWORK_DEPTHS)
 @pytest.mark.parametrize("full", [False, True], ids=["limited", "full"])
 @pytest.mark.parametrize("standard", MATRICES)
-@pytest.mark.parametrize("name", ["d3dnet", "d3dnet-lite"])
+@pytest.mark.parametrize("name", bundled_models())
 def test_bars_stay_within_three_code_values_with_the_network(tmp_path, name, standard, full, depth):
-    if name not in bundled_models():
-        pytest.skip(f"no bundled weights named {name} in this checkout")
     source = bars(tmp_path / "bars.mkv", standard, full, depth)
     output = upscale_video(source, tmp_path / "out.mp4", model=network(name))
     assert worst_error(source, output, depth, full, standard) <= 3

@@ -5,12 +5,13 @@ import sys
 
 # Nothing that imports torch is imported by a command's module: `d3dnet --help` must be quick.
 MODES = ("sequence", "window")
+NETWORKS = "d3dnet, d3dnet-lite (a fifth of the work)"
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
 def add_network_options(
     parser: argparse.ArgumentParser,
-    models: str = "bicubic, name of bundled weights, or a .safetensors or .pth.tar file",
+    models: str = f"{NETWORKS}, bicubic, or a .safetensors or .pth.tar file",
     devices: str = "",
 ) -> None:
     parser.add_argument("--model", default="d3dnet", help=f"{models} (default: %(default)s)")

@@ -23,7 +23,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--root", type=Path, required=True, help="folder that holds the data set's folder"
     )
-    add_network_options(parser, "bicubic, name of bundled weights, or a weights file")
+    add_network_options(parser)
     parser.add_argument(
         "--frames", type=Path, metavar="DIR", help="score ready frames, not a model"
     )

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from d3dnet.commands.common import add_network_options
+from d3dnet.commands.common import NETWORKS, add_network_options
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -21,7 +21,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--output", type=Path, metavar="PNG", help="the picture (default: beside FILE's name here)"
     )
-    add_network_options(parser, "name of bundled weights, or a .safetensors or .pth.tar file")
+    add_network_options(parser, f"{NETWORKS}, or a .safetensors or .pth.tar file")
     parser.set_defaults(run=_run)
 
 
