@@ -1,6 +1,7 @@
 """A decoded picture: its planes, what they mean, and which way up it is."""
 
 import re
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ from d3dnet.video.colour import Layout, chroma_offset
 # FFmpeg's values of color_range, colorspace, ...; all but the range are those of ITU-T H.273.
 UNSPECIFIED = 2
 RANGE_UNSPECIFIED, RANGE_LIMITED, RANGE_FULL = 0, 1, 2
+
+_log_level = threading.Lock()  # libav has one for all: left raised, any decoder may hang
 
 
 # PyAV (to 18.1) cannot read any side data of a frame that has some it has no name for, as EXIF.
@@ -215,14 +218,15 @@ def _shown_chroma_location(frame: av.VideoFrame) -> str:
     source.link_to(info)
     info.link_to(sink)
     graph.configure()
-    level = av.logging.get_level()
-    av.logging.set_level(av.logging.INFO)
-    try:
-        with av.logging.Capture() as lines:
-            graph.push(frame)
-            graph.pull()
-    finally:
-        av.logging.set_level(level)
+    with _log_level:
+        level = av.logging.get_level()
+        av.logging.set_level(av.logging.INFO)
+        try:
+            with av.logging.Capture() as lines:
+                graph.push(frame)
+                graph.pull()
+        finally:
+            av.logging.set_level(level)
     found = re.search(r" cl:(\S+)", "".join(text for _, _, text in lines))
     return found.group(1) if found else "unspecified"
 

@@ -1,11 +1,14 @@
 """Files that end before their container says, or are damaged within: noticed, and told."""
 
 import os
+import threading
+import time
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
 
 import av
+import av.logging
 import numpy as np
 import pytest
 
@@ -290,3 +293,25 @@ def test_no_decoder_has_threads_while_the_log_is_read(tmp_path, monkeypatch):
         if os.cpu_count() > 1:
             assert decoder_threads() - before  # of the frames
         assert source.colour.chroma_location == "left"
+
+
+def test_the_log_level_is_as_before_when_two_sources_are_opened_at_once(monkeypatch):
+    # Were it left raised, decoders of the whole process would hang as above.
+    set_level = av.logging.set_level
+
+    def set_slowly(level):
+        set_level(level)
+        time.sleep(0.1 if level is not None else 0)
+
+    monkeypatch.setattr(av.logging, "set_level", set_slowly)
+    frame = av.VideoFrame(16, 16, "yuv420p")
+    frame.time_base = Fraction(1, 25)
+    readers = [
+        threading.Thread(target=picture._shown_chroma_location, args=(frame,)) for _ in range(2)
+    ]
+    for reader in readers:
+        reader.start()
+        time.sleep(0.03)  # the second begins while the first has the level raised
+    for reader in readers:
+        reader.join()
+    assert av.logging.get_level() is None
