@@ -30,7 +30,7 @@ from d3dnet.datasets.frames import (
     iterate_frames,
     read_image,
 )
-from d3dnet.datasets.imresize import SCALE, Degradation, degrade
+from d3dnet.datasets.imresize import SCALE, Degradation, degrade, imresize
 from d3dnet.datasets.stills import clip_of_still
 from d3dnet.datasets.test_sets import BD_FOLDERS, HR_FOLDERS, LR_FOLDERS
 from d3dnet.metrics import luma
@@ -99,13 +99,24 @@ def find_sources(root: Path) -> list[Path]:
     return sorted(sources)
 
 
-def load_clip(source: Path, still_frames: int = 9, degradation: Degradation = "double") -> Clip:
+def load_clip(
+    source: Path,
+    still_frames: int = 9,
+    degradation: Degradation = "double",
+    size: float = 1.0,
+) -> Clip:
     """Read one of `find_sources` as a `Clip`; a still's path depends on its name alone.
+
+    Args:
+        size: frames are first resized so much, see `d3dnet.datasets.imresize.imresize`.
 
     Raises:
         ValueError: when it cannot be read, is not of 8 bits, or its frames differ in size.
     """
-    return clip_from_rgb(_name(source), _rgb_frames(source, still_frames), degradation)
+    frames = _rgb_frames(source, still_frames)
+    if size != 1:
+        frames = (imresize(frame, size) for frame in frames)
+    return clip_from_rgb(_name(source), frames, degradation)
 
 
 def load_clips(
@@ -113,6 +124,7 @@ def load_clips(
     cache: Path | None = None,
     still_frames: int = 9,
     degradation: Degradation = "double",
+    size: float = 1.0,
 ) -> list[Clip]:
     """Read every clip below ``root``, sorted by path.
 
@@ -122,21 +134,22 @@ def load_clips(
             the contents of their files and by how they were made, and mapped instead of read.
         still_frames: length of the clips made of stills.
         degradation: what makes the low-resolution side.
+        size: frames are first resized so much.
 
     Raises:
         FileNotFoundError: when there is no such folder.
         ValueError: when there are no clips in it, or one cannot be read.
     """
-    clips = []
+    clips, resized = [], "" if size == 1 else f" {size}"
     for source in tqdm(find_sources(Path(root)), desc="clips", unit="clip"):
         if cache is None:
-            clips.append(load_clip(source, still_frames, degradation))
+            clips.append(load_clip(source, still_frames, degradation, size))
             continue
-        made_by = f"{_CACHE_FORMAT} {source.name} {still_frames} {degradation}"
+        made_by = f"{_CACHE_FORMAT} {source.name} {still_frames} {degradation}{resized}"
         stored = Path(cache) / f"{_name(source)}-{_fingerprint(source, made_by)}"
         clip = _read_cached(_name(source), stored)
         if clip is None:
-            _write_cached(load_clip(source, still_frames, degradation), stored)
+            _write_cached(load_clip(source, still_frames, degradation, size), stored)
             clip = _read_cached(_name(source), stored)
         clips.append(clip)
     return clips

@@ -42,6 +42,8 @@ class TrainingConfig:
         held_out: sources (clip names without their number) below ``root`` that are for validation
             only; of "clips".
         still_frames: length of clips made of stills.
+        reduced: training clips are also used at so much of their size (0.6: a frame of 640x360 is
+            also one of 384x216), where they are sharper and move less; 0 for not; of "clips".
         degradation: what makes the low-resolution side, see `d3dnet.datasets.imresize.degrade`.
         workers: loader processes of each training process; 0 draws in the training process.
         channels, resd3d_blocks, res_blocks: the size of the network.
@@ -86,6 +88,7 @@ class TrainingConfig:
     validation_clips: int = 32
     held_out: tuple[str, ...] = ()
     still_frames: int = 9
+    reduced: float = 0.0
     degradation: str = "double"
     workers: int = 0
     channels: int = 64
@@ -140,6 +143,8 @@ class TrainingConfig:
         if self.mode == "sequence" and self.precision == "bfloat16" and self.frames < 7:
             # oneDNN leaves the gradient of the bottleneck's outer taps unwritten there.
             raise ValueError(f"frames: got {self.frames}; with bfloat16 accepted are 7 or more")
+        if self.reduced >= 1:
+            raise ValueError(f"reduced: got {self.reduced}; accepted is a size below 1, 0 for none")
         if self.pan_share > 1:
             raise ValueError(f"pan_share: got {self.pan_share}; accepted is a share from 0 to 1")
         if self.learning_rate == 0:

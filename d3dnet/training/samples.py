@@ -63,14 +63,14 @@ def _open_vimeo90k(config: TrainingConfig) -> tuple[type[Dataset], Sequence[Clip
 def _open_clips(config: TrainingConfig) -> tuple[type[Dataset], Sequence[Clip], Sequence[Clip]]:
     """Videos, folders of frames and stills; `held_out` sources and `validation_root` are apart."""
 
-    def load(root: str) -> list[Clip]:
+    def load(root: str, size: float = 1.0) -> list[Clip]:
         cache = Path(config.run).parent / "clips"
-        return load_clips(Path(root), cache, config.still_frames, config.degradation)
+        return load_clips(Path(root), cache, config.still_frames, config.degradation, size)
 
     clips, least = load(config.root), (config.frames, config.patch, config.patch)
     training = [
         clip
-        for clip in clips
+        for clip in clips + (load(config.root, config.reduced) if config.reduced else [])
         if source_of(clip.name) not in config.held_out
         and all(have >= wanted for have, wanted in zip(clip.lr.shape, least, strict=True))
     ]

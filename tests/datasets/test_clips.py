@@ -109,6 +109,16 @@ def test_the_low_resolution_side_can_be_made_by_bd(folder):
     np.testing.assert_allclose(unit_luma(clip.lr[2]) * 255, expected, atol=1 / 500)
 
 
+def test_both_sides_of_a_resized_clip_are_made_of_resized_frames(folder):
+    clip = load_clip(folder / "scene_3.mkv", size=0.5)
+    rgb = imresize(read_clip(folder / "scene_3.mkv")[2], 0.5)[:24, :32]  # of 25x33
+    assert clip.hr.shape == (5, 24, 32)
+    np.testing.assert_allclose(unit_luma(clip.hr[2]) * 255, luma(rgb), atol=1 / 500)
+    np.testing.assert_allclose(
+        unit_luma(clip.lr[2]) * 255, luma(imresize(rgb, 1 / 4)), atol=1 / 500
+    )
+
+
 def test_a_still_moves_the_same_way_every_time(folder):
     first, again = (load_clip(folder / "photo.png") for _ in range(2))
     assert len(first.hr) == 9
@@ -134,6 +144,7 @@ def test_the_cache_is_not_asked_for_a_file_that_changed_or_for_other_settings(fo
     cache = tmp_path / "cache"
     before = load_clips(folder, cache)[0]
     assert load_clips(folder, cache, still_frames=5)[0].hr.shape[0] == 5
+    assert load_clips(folder, cache, size=0.6)[0].hr.shape == (9, 16, 24)
     cv2.imwrite(str(folder / "photo.png"), smooth_noise(40, 48, 10))
     assert not np.array_equal(before.hr, load_clips(folder, cache)[0].hr)
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from d3dnet.cli import main
+from d3dnet.datasets.clips import load_clips
 from d3dnet.datasets.luma_store import pack
 from d3dnet.datasets.vimeo90k import TRAIN_LIST, Vimeo90k
 from d3dnet.training.processes import Processes
@@ -107,6 +108,30 @@ def test_single_frames_are_other_places_than_the_pans_and_leave_the_samples_as_t
         torch.testing.assert_close(
             single_lr, torch.nn.functional.avg_pool2d(single_hr, 4), rtol=0, atol=0.1
         )
+
+
+def test_training_clips_are_there_in_a_smaller_size_too_and_held_out_ones_are_not(
+    clips_folder, tiny
+):
+    plain, _ = open_samples(tiny(), ONE)
+    samples, held_out = open_samples(tiny(reduced=0.75), ONE)
+    assert [clip.name for clip in plain.clips] == ["urban_1", "urban_3"]
+    assert [clip.name for clip in samples.clips] == 2 * ["urban_1", "urban_3"]
+    smaller = [clip for clip in load_clips(clips_folder, size=0.75) if clip.name != "urban_2"]
+    for clip, expected in zip(samples.clips, [*plain.clips, *smaller], strict=True):
+        assert np.array_equal(clip.hr, expected.hr) and np.array_equal(clip.lr, expected.lr)
+    (clip,) = held_out
+    assert np.array_equal(clip.hr, open_samples(tiny(), ONE)[1][0].hr)
+
+
+def test_clips_too_small_for_a_patch_in_the_smaller_size_are_left_out(tiny):
+    samples, _ = open_samples(tiny(reduced=0.2), ONE)
+    assert [clip.name for clip in samples.clips] == ["urban_1", "urban_3"]
+
+
+def test_a_larger_size_is_refused(tiny):
+    with pytest.raises(ValueError, match=r"reduced: got 1\.5; accepted is a size below 1"):
+        tiny(reduced=1.5)
 
 
 def test_a_share_above_one_is_refused(tiny):
