@@ -201,9 +201,10 @@ def print_tables(repeats: int) -> None:
     torch.backends.cudnn.benchmark = True  # conv3d is to be as fast as it can be
     use_tf32(True)
     bandwidth, rate = ceilings(torch.bfloat16)
+    kernels = cuda.kernels(torch.cuda.current_device()).name
     print(
         f"{torch.cuda.get_device_name()}, torch {torch.__version__}, CUDA {torch.version.cuda}, "
-        f"kernels: {cuda.kernels().name}. Measured: {bandwidth / 1e12:.2f} TB/s, "
+        f"kernels: {kernels}. Measured: {bandwidth / 1e12:.2f} TB/s, "
         f"{rate / 1e12:.0f} TFLOP/s in bfloat16."
     )
     columns = ["shape", "mode", "task", "ours ms", "columns ms", "conv3d ms", "floor ms"]

@@ -66,11 +66,17 @@ def empty_in_layout_of(tensor: Tensor, shape: Sequence[int]) -> Tensor:
     contiguous. The output follows `input` by this rule, and every gradient follows the tensor that
     it is the gradient of. torch.compile relies on the fake kernels saying the same.
     """
+    return torch.empty(
+        shape, dtype=tensor.dtype, device=tensor.device, memory_format=layout_of(tensor)
+    )
+
+
+def layout_of(tensor: Tensor) -> torch.memory_format:
+    """The layout of what belongs to `tensor`, by the rule of `empty_in_layout_of`."""
     channels_last = not tensor.is_contiguous() and tensor.is_contiguous(
         memory_format=torch.channels_last_3d
     )
-    layout = torch.channels_last_3d if channels_last else torch.contiguous_format
-    return torch.empty(shape, dtype=tensor.dtype, device=tensor.device, memory_format=layout)
+    return torch.channels_last_3d if channels_last else torch.contiguous_format
 
 
 def check_tensors(

@@ -38,8 +38,8 @@ class Kernels(NamedTuple):
 
 
 @functools.cache
-def kernels() -> Kernels:
-    """The kernels in use on CUDA; needs a CUDA device.
+def kernels(device: int) -> Kernels:
+    """The kernels in use on a CUDA device.
 
     The environment variable D3DNET_CUDA_KERNELS forces one of `KERNELS`; `ValueError` if it names
     another, `RuntimeError` if those that it names cannot be had.
@@ -57,7 +57,7 @@ def kernels() -> Kernels:
         if wanted not in ("", name):
             continue
         try:
-            return Kernels(name, load(), None)
+            return Kernels(name, load(device), None)
         except (OSError, RuntimeError) as error:
             problems.append(str(error))
     problem = "; ".join(problems)
@@ -66,21 +66,20 @@ def kernels() -> Kernels:
     return Kernels("reference", None, problem)
 
 
-def _load_library() -> Operators:
+def _load_library(device: int) -> Operators:
     if not LIBRARY.exists():
         raise OSError(f"{LIBRARY} does not exist")
     torch.ops.load_library(LIBRARY)
     operators = torch.ops.d3dnet_cuda
     # That it was built for another GPU, or with other arguments, shows here, not in the middle.
-    one = torch.ones(1, 1, 1, 1, 1, device="cuda")
+    one = torch.ones(1, 1, 1, 1, 1, device=f"cuda:{device}")
     geometry = ((1, 1, 1), (0, 0, 0), (1, 1, 1), "W")
     operators.deform_conv3d(one, torch.zeros_like(one), one, None, None, *geometry, 1.0, False)
     return operators
 
 
 @functools.cache
-def _warn_of_fallback() -> None:
-    problem = kernels().problem
+def _warn_of_fallback(problem: str | None) -> None:
     if problem is not None:
         warnings.warn(
             f"deform_conv3d on CUDA runs in plain PyTorch, many times slower than the fused "
@@ -103,9 +102,9 @@ def allow_tf32(input: Tensor) -> bool:
 
 def forward(input: Tensor, *arguments) -> Tensor:
     """Compute `d3dnet::deform_conv3d` on CUDA."""
-    operators = kernels().operators
+    _, operators, problem = kernels(input.get_device())
     if operators is None:
-        _warn_of_fallback()
+        _warn_of_fallback(problem)
         return reference.forward(input, *arguments)
     return operators.deform_conv3d(input, *arguments, allow_tf32(input))
 
@@ -116,9 +115,9 @@ def backward(grad: Tensor, input: Tensor, *arguments) -> tuple[Tensor, ...]:
     Every gradient is repeatable to the bit but that of `input`, which is added up atomically: it
     raises PyTorch's usual error under `torch.use_deterministic_algorithms(True)`.
     """
-    operators = kernels().operators
+    _, operators, problem = kernels(input.get_device())
     if operators is None:
-        _warn_of_fallback()
+        _warn_of_fallback(problem)
         return reference.backward(grad, input, *arguments)
     need_input = arguments[-5]
     if need_input:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from d3dnet.ops.contract import Triple, empty_in_layout_of
+from d3dnet.ops.contract import Triple, empty_in_layout_of, layout_of
 
 WANTED_BLOCKS = 1024  # fill any GPU; depends on nothing, so that results repeat
 TILE = 64  # channels and outputs that one block multiplies
@@ -220,7 +220,7 @@ class LaunchedOperators:
         def result(gradient: Tensor | None, of: Tensor | None) -> Tensor:
             if gradient is None:
                 return input.new_empty(0)
-            wanted = empty_in_layout_of(of.to("meta"), of.shape)
+            wanted = torch.empty(of.shape, device="meta", memory_format=layout_of(of))
             if gradient.dtype == of.dtype and gradient.stride() == wanted.stride():
                 return gradient
             return empty_in_layout_of(of, of.shape).copy_(gradient)

@@ -24,10 +24,11 @@ _PACKAGE = Path(__file__).parent.parent
 SOURCES = next(
     (f for f in (_PACKAGE / "cuda_ops", _PACKAGE.parent / "cuda_ops") if f.is_dir()), None
 )
+OLDEST = (7, 0)  # that has the shared memory, and __grid_constant__
 _MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 
 
-def load() -> LaunchedOperators:
+def load(device: int) -> LaunchedOperators:
     """The operators on kernels compiled at run time; `OSError` or `RuntimeError` says why not.
 
     Kernels are compiled at the first use of their element type, which takes some seconds, once.
@@ -36,10 +37,14 @@ def load() -> LaunchedOperators:
     _driver()
     if SOURCES is None:
         raise OSError("the kernels' sources, cuda_ops/*.cuh, are not installed")
+    capability = torch.cuda.get_device_capability(device)
+    if capability < OLDEST:
+        wanted, found = ("{}.{}".format(*version) for version in (OLDEST, capability))
+        raise RuntimeError(
+            f"the kernels need a GPU of compute capability {wanted} or later, this one has {found}"
+        )
     # A GPU that the compiler does not know shows here, not in the middle.
-    compiled(
-        'extern "C" __global__ void nothing() {}\n', _architecture(torch.cuda.current_device())
-    )
+    compiled('extern "C" __global__ void nothing() {}\n', _architecture(device))
     return LaunchedOperators(_launch)
 
 
@@ -129,19 +134,22 @@ def compiled(program: str, architecture: str) -> bytes:
     made_from = hashlib.sha256(repr((program, options, list(version))).encode())
     for header in sorted(SOURCES.glob("*.cuh")):
         made_from.update(header.read_bytes())
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "d3dnet"
-    file = cache / f"{made_from.hexdigest()[:32]}.cubin"
-    if file.exists():
-        return file.read_bytes()
+    name = f"{made_from.hexdigest()[:32]}.cubin"
+    # A cache that cannot be read or written costs time, no more.
+    with contextlib.suppress(OSError, RuntimeError):
+        return (_cache() / name).read_bytes()
     binary = _compile(program, [*options, f"--include-path={SOURCES}"])
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=cache, delete=False) as partial:
+    with contextlib.suppress(OSError, RuntimeError):
+        _cache().mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=_cache(), delete=False) as partial:
             partial.write(binary)
-        os.replace(partial.name, file)
-    except OSError:
-        pass  # a cache that cannot be written costs time, no more
+        os.replace(partial.name, _cache() / name)
     return binary
+
+
+def _cache() -> Path:
+    """`RuntimeError` where the user has no home."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "d3dnet"
 
 
 def _compile(program: str, options: list[str]) -> bytes:

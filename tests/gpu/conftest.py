@@ -50,8 +50,8 @@ def kernels(request: pytest.FixtureRequest, gpu: torch.device, monkeypatch) -> s
         pytest.skip(f"{cuda.KERNELS_VARIABLE} asks for other kernels")
     load = {"compiled": cuda._load_library, "nvrtc": cuda.nvrtc.load}[name]
     try:
-        found = cuda.Kernels(name, load(), None)
+        found = cuda.Kernels(name, load(torch.cuda.current_device()), None)
     except OSError as error:
         pytest.skip(f"the {name} kernels cannot be had: {error}")
-    monkeypatch.setattr(cuda, "kernels", lambda: found)
+    monkeypatch.setattr(cuda, "kernels", lambda device: found)
     return name
