@@ -27,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         verbose=getattr(options, "verbose", False),
     )
     warnings.showwarning = console.warn
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="surrogateescape")  # names of files need not be UTF-8
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         return options.run(options)

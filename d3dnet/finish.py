@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -13,9 +14,9 @@ from d3dnet.video.audit import Audit, Row, audit
 from d3dnet.video.decode import VideoSource
 from d3dnet.video.encode import sync
 from d3dnet.video.errors import DiskError
-from d3dnet.video.images import is_pattern
+from d3dnet.video.images import is_pattern, written_images
 from d3dnet.video.join import join
-from d3dnet.video.streams import Kept
+from d3dnet.video.streams import Kept, counted
 from d3dnet.work import Job, Ledger
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -59,9 +60,16 @@ def give_name(journal: Journal, path: Path) -> None:
         if part.exists():
             os.replace(part, path)
     elif part.parent.exists():
-        for image in part.parent.iterdir():
-            os.replace(image, path.parent / image.name)
+        made = {image.name for image in part.parent.iterdir()}
+        for name in made:
+            os.replace(part.parent / name, path.parent / name)
         remove(part.parent)
+        if left := [image.name for image in written_images(path) if image.name not in made]:
+            warnings.warn(
+                f"{path}: of an earlier result {counted(len(left), 'image')} are left, from "
+                f"{left[0]} on; remove them",
+                stacklevel=2,
+            )
     sync(path.parent)
 
 

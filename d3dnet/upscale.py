@@ -159,7 +159,8 @@ def upscale_video(
     share = None if segment in (None, JOIN) else Share.parse(segment)
     with workers_of(str(device), workers) as workers, VideoSource(input, reading) as source:
         parent = None if work_dir is None else Path(os.path.abspath(work_dir))
-        was_complete = is_complete(work_folder(Path(os.path.abspath(output)), parent))
+        work = work_folder(Path(os.path.abspath(output)), parent)
+        was_complete = is_complete(work) and not restart
         path = check_output_path(output, source.path, overwrite=overwrite or was_complete)
         if is_image(path) and not is_pattern(path) and not source.is_one_frame:
             raise OutputError(
@@ -256,8 +257,8 @@ def _warn(path: Path, source: VideoSource, target: Target, size: Size) -> None:
     if other := rounded(size, source, target):
         warnings.warn(f"{path}: {other}", stacklevel=3)
     warn_of_hdr(path, source.colour.transfer, source.mastering, target.encoding.codec)
-    if source.dynamic_metadata:
-        warnings.warn(f"{path}: without {', '.join(source.dynamic_metadata)}", stacklevel=3)
+    if source.lost_metadata:
+        warnings.warn(f"{path}: without {', '.join(source.lost_metadata)}", stacklevel=3)
     if source.transparent and not target.layout.alpha:
         warn_of_alpha(path, target)
 

@@ -610,3 +610,20 @@ def test_the_bundled_network_keeps_the_picture_and_sharpens_it(tmp_path):
             assert 10 * np.log10(255**2 / error) > 28
     detail = [np.abs(np.diff(planes[2][0].astype(float))).mean() for planes in (after, blurred)]
     assert detail[0] > 1.1 * detail[1]
+
+
+@pytest.mark.parametrize("ratio", ["853/720", "186/157"])
+def test_pixel_aspects_of_large_numbers_are_kept(tmp_path, program, ratio):
+    filters = f"setsar={ratio}:max=1000"
+    source = make_clip(tmp_path / "in.mkv", "-c:v", "ffv1", filters=filters, frames=2)
+    for name in ("out.mkv", "out.mp4"):
+        output = upscale(source, tmp_path / name, program)
+        with av.open(str(output)) as container:
+            assert container.streams.video[0].sample_aspect_ratio == Fraction(ratio)
+
+
+def test_names_that_are_no_utf8_are_names(tmp_path, program):
+    source = make_clip(tmp_path / "in.mp4", frames=2)
+    source = source.rename(tmp_path / os.fsdecode(b"caf\xe9.mp4"))
+    output = upscale(source, tmp_path / os.fsdecode(b"gro\xdf.mkv"), program)
+    assert os.fsencode(output.name) == b"gro\xdf.mkv" and output.exists()

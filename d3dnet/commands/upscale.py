@@ -194,13 +194,19 @@ def _workers(options: argparse.Namespace) -> "AbstractContextManager[Workers | N
 
 
 def _videos(name: Path) -> list[Path]:
-    """The videos in a folder, where it has no images; otherwise what it is itself."""
+    """The videos in a folder; or what it is itself: a file, or a folder of images."""
     from d3dnet.video.images import SUFFIXES
 
     files = sorted(name.iterdir()) if name.is_dir() else []
-    if any(file.suffix.lower() in SUFFIXES for file in files):
-        return [name]
-    return [file for file in files if file.suffix.lower() in VIDEOS.split()] or [name]
+    files = [file for file in files if not file.name.startswith(".")]
+    videos = [file for file in files if file.suffix.lower() in VIDEOS.split()]
+    images = [file for file in files if file.suffix.lower() in SUFFIXES]
+    if videos and images:
+        raise ValueError(
+            f"{name}: holds videos ({videos[0].name} ...) and images ({images[0].name} ...); name "
+            "what is meant, such as the videos themselves"
+        )
+    return videos or [name]
 
 
 def _result_name(name: Path, alone: bool) -> str:

@@ -4,7 +4,6 @@ Frames and their times, streams, tags, size, and the picture itself: at frames 0
 result is made as small as the source again and their difference measured.
 """
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from fractions import Fraction
@@ -29,6 +28,11 @@ MAX_SHIFT = Fraction(50, 1000)  # seconds between the beginnings of source and r
 MAX_SOUND_SHIFT = Fraction(30, 1000)
 TAGGING_CODECS = ("libx264", "libx265")  # say all tags, or none, in these containers:
 TAGGING_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
+
+
+# Times of the first and the last packet, in seconds after the first picture, if there is any; and
+# the sample rate.
+SoundEnds = tuple[tuple[Fraction, Fraction] | None, int]
 
 
 class AuditError(OutputError):
@@ -84,20 +88,16 @@ def audit(result: Path, source: VideoSource, target: Target, kept: Kept) -> Audi
         source: what it was made from; it is opened again.
         target, kept: what was to be written.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with VideoSource(source.path, source.reading) as before:
-            try:
-                after = VideoSource(result)
-            except InputError as error:
-                return Audit((Row("file", "readable", str(error), False),))
-            with after:
-                rows = [
-                    *_pictures(before, after, target),
-                ]
-                if not is_image(result):
-                    rows += _streams(before, after, result, kept)
-                    rows += _tags(before, after, target, result)
+    with VideoSource(source.path, source.reading) as before:
+        try:
+            after = VideoSource(result, parallel=True)  # what were lost would not be counted
+        except InputError as error:
+            return Audit((Row("file", "readable", str(error), False),))
+        with after:
+            rows = [*_pictures(before, after, target)]
+            if not is_image(result):
+                rows += _streams(before, after, result, kept)
+                rows += _tags(before, after, target, result)
     return Audit(tuple(rows))
 
 
@@ -177,16 +177,26 @@ def plane_psnr(small: Frame, before: VideoSource, large: Frame, after: VideoSour
 
 def _streams(before: VideoSource, after: VideoSource, path: Path, kept: Kept) -> Iterator[Row]:
     one, two = before.streams, after.streams
-    wanted = [one.sound[n] if to == "copy" else to for n, to in kept.sound.items()]
+    reading = before.reading
+    begin = before.first_pts * before.time_base if reading.is_part else None
+    ends = {number: _sound_ends(before, number, begin, before.end) for number in kept.sound}
+    # A track of nothing is none in QuickTime.
+    held = {
+        number: how
+        for number, how in kept.sound.items()
+        if ends[number][0] or path.suffix.lower() not in QUICKTIME
+    }
+    wanted = [one.sound[n] if to == "copy" else to for n, to in held.items()]
     same = len(wanted) == len(two.sound) and all(
         to != "copy" or _same_codec(one.sound[n], found)
-        for (n, to), found in zip(kept.sound.items(), two.sound, strict=False)
+        for (n, to), found in zip(held.items(), two.sound, strict=False)
     )
     if one.sound:
-        yield Row("sound", ", ".join(wanted) or "left out", ", ".join(two.sound) or "none", same)
-    for number, (stream, how) in enumerate(kept.sound.items()):
+        left_out = "without content" if kept.sound else "left out"
+        yield Row("sound", ", ".join(wanted) or left_out, ", ".join(two.sound) or "none", same)
+    for number, (stream, how) in enumerate(held.items()):
         if number < len(two.sound):
-            yield from _sound_times(before, stream, after, number, how)
+            yield from _sound_times(before, ends[stream], after, number, how)
     counts = [
         ("subtitles", len(kept.subtitles), len(two.subtitles)),
         ("attachments", one.attachments if kept.attachments else 0, two.attachments),
@@ -205,14 +215,11 @@ def _same_codec(one: str, two: str) -> bool:
 
 
 def _sound_times(
-    before: VideoSource, stream: int, after: VideoSource, number: int, how: str
+    before: VideoSource, held: SoundEnds, after: VideoSource, number: int, how: str
 ) -> Iterator[Row]:
     """How the first and last packet of a sound stream have moved against the picture."""
     reading = before.reading
-    begin = before.first_pts * before.time_base if reading.is_part else None
-    ends, rates = zip(
-        _sound_ends(before, stream, begin, before.end), _sound_ends(after, number), strict=True
-    )
+    ends, rates = zip(held, _sound_ends(after, number), strict=True)
     rate = min(48000, *rates)
     if None in ends:
         fits = ends == (None, None) or reading.is_part
@@ -230,7 +237,7 @@ def _sound_times(
 
 def _sound_ends(
     video: VideoSource, index: int, start: Fraction | None = None, stop: Fraction | None = None
-) -> tuple[tuple[Fraction, Fraction] | None, int]:
+) -> SoundEnds:
     """Times of the first and last packet of a sound stream between two times, and its sample rate.
 
     In seconds after the first picture; None if there is no packet. Packets are not kept: a film has

@@ -1,5 +1,6 @@
 """The words for the ffmpeg program: encode a segment; join segments, copy all else beside them."""
 
+import os
 import re
 from collections.abc import Sequence
 from fractions import Fraction
@@ -22,6 +23,7 @@ from d3dnet.video.target import (
 )
 
 DEFAULT_CRF = {"libx264": 18, "libx264rgb": 18, "libx265": 20, "libsvtav1": 24, "libvpx-vp9": 24}
+HASHABLE = "name in hexadecimal: "
 HEADED_CODECS = ("mpeg4", "libxvid")  # whose headers are not repeated among the pictures
 
 # Options of the program that are of the file, or of sound, and not of the picture's encoder.
@@ -57,7 +59,10 @@ def segment_command(
     }
     if target.sample_aspect_ratio is not None:
         ratio = target.sample_aspect_ratio
-        options["filter:v:0"] = f"setsar={ratio.numerator}/{ratio.denominator}"
+        options["filter:v:0"] = (
+            # Its largest part is 100 by itself, and others are then rounded.
+            f"setsar={ratio}:max={max(ratio.numerator, ratio.denominator)}"
+        )
     if suffix.lower() in FRAME_CLOCK_SUFFIXES:
         options["bf"] = 0  # no times, so pictures are shown in the order in which they are coded
     url = f"file:{path}"
@@ -121,7 +126,7 @@ def join_command(
         options["disposition:v:0"] = "+".join(source.streams.disposition)
     streams = [pictures["v:0"]]
     if not source.images:
-        rest = ffmpeg.input(f"file:{source.path}", **_part_options(source, delay))
+        rest = ffmpeg.input(_hashable(f"file:{source.path}"), **_part_options(source, delay))
         options |= {"map_metadata": 1, "map_chapters": 1}
         # None: ffmpeg-python leaves out an input of which no stream is named.
         streams.append(rest["v:1000?"])
@@ -147,6 +152,7 @@ def join_command(
             for number, (index, _) in enumerate(kept.covers, start=1):
                 streams.append(rest[f"v:{index}"])
                 options |= {f"c:v:{number}": "copy", f"disposition:v:{number}": "attached_pic"}
+                options[f"copypriorss:v:{number}"] = 1  # of a part, too
         # ffmpeg-python writes an option once; these may be many.
         for key, value in source.streams.metadata.items():
             words += ["-metadata:s:v:0", f"{key}={value}"]
@@ -184,12 +190,22 @@ def _command(
     program: Program, streams: list, url: str, options: dict[str, object], words: Sequence[str]
 ) -> list[str]:
     command = (
-        ffmpeg.output(*streams, url, **options)
+        ffmpeg.output(*streams, _hashable(url), **options)
         .global_args("-hide_banner", "-nostdin", "-v", "error", "-copyts", "-y")
         .compile(cmd=program.path)
     )
+    command = [_as_it_is(word) if word.startswith(HASHABLE) else word for word in command]
     end = command.index(url)
     return [*command[:end], *words, *command[end:]]
+
+
+def _hashable(name: str) -> str:
+    """A name for ffmpeg-python, which cannot take those that are no UTF-8."""
+    return HASHABLE + os.fsencode(name).hex()
+
+
+def _as_it_is(name: str) -> str:
+    return os.fsdecode(bytes.fromhex(name.removeprefix(HASHABLE)))
 
 
 def _part_options(source: VideoSource, delay: Fraction) -> dict[str, object]:

@@ -28,6 +28,9 @@ ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 # Every packet is a picture to be shown; what cannot be decoded is left out without an error.
 PICTURE_PER_PACKET = ("hevc", "av1")
 
+# Of an AVI that was written to a pipe: in bytes, and from how many frames on.
+UNKNOWN_LENGTH, UNKNOWN_COUNT = 0xFFFFFFFF, 2**30
+
 Picture = tuple[av.VideoFrame, int | None]
 
 
@@ -75,6 +78,7 @@ class Decoder:
         while not ended:
             decoded: list[av.VideoFrame] = []
             reason, lost = "", None
+            packet = None
             try:
                 packet = next(packets, None)
                 ended = packet is None
@@ -90,6 +94,8 @@ class Decoder:
             except (av.FFmpegError, OSError) as error:
                 reason = reason_of(error)
                 ended = isinstance(error, OSError) and not isinstance(error, av.InvalidDataError)
+                if packet is None and conceal:  # of the container: no packet follows
+                    self._damage.append(f"unreadable after {self._count} frames ({reason})")
             for frame in decoded:
                 pts = frame.pts if frame.pts is not None else frame.dts
                 if frame.is_corrupt and (self._good is not None or self._on_error != "conceal"):
@@ -127,10 +133,13 @@ class Decoder:
 
         Not of those before the first: a stream may be cut where they lack what they refer to.
         """
-        codec = self._stream.codec_context.codec.canonical_name
-        if codec not in PICTURE_PER_PACKET or None in (pts, self._good):
+        if not self._is_picture_per_packet or None in (pts, self._good):
             return []
         return [time for time in self._waiting if time < pts]
+
+    @property
+    def _is_picture_per_packet(self) -> bool:
+        return self._stream.codec_context.codec.canonical_name in PICTURE_PER_PACKET
 
     def _given(self, frame: av.VideoFrame, pts: int | None) -> Iterator[Picture]:
         """A good frame, after those that were lost before it."""
@@ -186,6 +195,9 @@ class Decoder:
         """After the last packet: whether there should be more."""
         if self._on_error == "conceal" and self._good is not None:
             yield from self._concealed(None)
+        elif self._is_picture_per_packet and self._good is not None and self._waiting:
+            yield from self._given_up("a missing picture", min(self._waiting))
+            return
         promised = promised_end(self._container, self._stream)
         missing = missing_bytes(self._path)
         early = promised is not None and promised - self._end > SLACK
@@ -235,7 +247,8 @@ def promised_end(container: av.container.InputContainer, stream: av.VideoStream)
     if not container.format.name.startswith(PROMISING):
         return None
     if container.format.name == "avi" and stream.frames and stream.average_rate:
-        return stream.frames / stream.average_rate  # its length is that of what is there
+        # Its length is that of what is there.
+        return stream.frames / stream.average_rate if stream.frames < UNKNOWN_COUNT else None
     if stream.duration:
         return ((stream.start_time or 0) + stream.duration) * stream.time_base
     # Some count it from the first picture, some from zero.
@@ -254,7 +267,8 @@ def missing_bytes(path: Path) -> int:
         if head[:4] == b"\x1a\x45\xdf\xa3":
             return max(0, _end_of_segment(head, size) - size)
         if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
-            return max(0, int.from_bytes(head[4:8], "little") + 8 - size)
+            length = int.from_bytes(head[4:8], "little")
+            return max(0, length + 8 - size) if length < UNKNOWN_LENGTH else 0
         for length, first in ((188, 0), (192, 4)):
             if head[first : first + 3 * length : length] == b"\x47\x47\x47":
                 return -size % length

@@ -17,7 +17,7 @@ from d3dnet.video.colour import Layout
 from d3dnet.video.damage import HINT, ON_ERROR, Decoder, missing_bytes, reason_of, time_of
 from d3dnet.video.deinterlace import deinterlaced
 from d3dnet.video.errors import InputError
-from d3dnet.video.hdr import Mastering, dynamic_metadata, mastering_of
+from d3dnet.video.hdr import Mastering, lost_metadata, mastering_of
 from d3dnet.video.images import image_files, linked
 from d3dnet.video.picture import (
     RANGE_FULL,
@@ -35,6 +35,8 @@ from d3dnet.video.streams import Streams, streams_of
 
 # AVI has no times but the order of frames; those that PyAV asks FFmpeg to guess are a frame late.
 GUESSED_LATE = {"h264", "hevc"}
+
+NEW_BEGINNING = Fraction(1, 2)  # seconds back; less may be a fault of one time
 
 
 @dataclass(frozen=True)
@@ -82,13 +84,15 @@ class VideoSource:
     Args:
         path: the file; or images: a folder, a glob or a printf pattern of them.
         reading: which frames, and how.
+        parallel: decode several frames at once. Damage comes up at another frame than its own
+            then, or not at all: near the end, PyAV drops errors if good frames come out with them.
 
     Attributes:
         path: absolute path of the file; `reading`: as given.
         images: the files, where it is images; they have no other streams.
         height, width: luma samples of a frame.
         layout, colour: what the planes mean, and the tags that say so.
-        mastering: of HDR.
+        mastering: of HDR; lost_metadata: what else the first frame says, and no result will.
         transparent: whether a frame was transparent anywhere: the first, or a later one.
         time_base: seconds per unit of a frame's pts.
         frame_rate: average frames per second, as far as the container knows; at least a guess.
@@ -102,11 +106,21 @@ class VideoSource:
             `deinterlace`), or nothing in the part that was asked for.
     """
 
-    def __init__(self, path: str | os.PathLike[str], reading: Reading = Reading()) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        reading: Reading = Reading(),
+        *,
+        parallel: bool = False,
+    ) -> None:
+        self._parallel = parallel
         self.path = Path(os.path.abspath(path))
         self.damage: list[str] = []
         self.reading = reading
         self.images = image_files(path)
+        for image in self.images or ():
+            if image.stat().st_size == 0:  # FFmpeg would take it for the end
+                raise InputError(f"{image}: empty; make it again, or leave it out")
         self._links, self._url = linked(self.images) if self.images else (None, f"file:{self.path}")
         with self._fresh() as container:
             stream = _video_stream(container, self.path)
@@ -262,8 +276,7 @@ class VideoSource:
         except BaseException:
             self._container.close()
             raise
-        # Decoding frames in parallel, an error comes up at another frame than its own.
-        self._stream.thread_type = "AUTO" if self.reading.on_error == "fail" else "SLICE"
+        self._stream.thread_type = "AUTO" if self._parallel else "SLICE"
 
     def _seek(self) -> av.VideoFrame | None:
         """Go to the first frame that was asked for, and return it; `_pictures` begins with it."""
@@ -297,7 +310,22 @@ class VideoSource:
         pictures = self._decoded()
         if self.reading.deinterlace:
             pictures = deinterlaced(pictures, self.time_base)
-        return increasing_times(pictures, step)
+        return increasing_times(self._without_new_beginnings(pictures), step)
+
+    def _without_new_beginnings(
+        self, pictures: Iterator[tuple[av.VideoFrame, int | None]]
+    ) -> Iterator[tuple[av.VideoFrame, int | None]]:
+        """The same; InputError where times begin again: the sound's would, too, and not fit."""
+        latest: int | None = None
+        for frame, pts in pictures:
+            if None not in (pts, latest) and (latest - pts) * self.time_base > NEW_BEGINNING:
+                raise InputError(
+                    f"{self.path}: its times begin again after "
+                    f"{float(latest * self.time_base):.3f} s, as in joined files; first make them "
+                    f"go on: ffmpeg -i {self.path.name} -map 0 -c copy joined.mkv"
+                )
+            latest = pts if latest is None or pts is None else max(latest, pts)
+            yield frame, pts
 
     def _decoded(self) -> Iterator[tuple[av.VideoFrame, int | None]]:
         step = max(1, round(1 / (self.frame_rate * self.time_base)))
@@ -327,7 +355,7 @@ class VideoSource:
             chroma_location=self._chroma_location,
         )
         self.mastering: Mastering = mastering_of(frame)
-        self.dynamic_metadata = dynamic_metadata(frame)
+        self.lost_metadata = lost_metadata(frame)
         self.height, self.width = frame.height, frame.width
         step, offset = stored.chroma_step, stored.chroma_offset
         sizes = [(frame.height, frame.width), *stored.plane_sizes(frame.height, frame.width)[1:2]]

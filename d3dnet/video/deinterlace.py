@@ -11,10 +11,14 @@ def deinterlaced(
     pictures: Iterator[tuple[av.VideoFrame, int | None]], time_base: Fraction
 ) -> Iterator[tuple[av.VideoFrame, int | None]]:
     """One whole frame of each two fields, by FFmpeg's bwdif, at the time of the first field."""
-    graph = None
+    graph = kind = None
     times: list[int | None] = []
     for frame, pts in pictures:
-        if graph is None:
+        if kind != (frame.width, frame.height, frame.format.name):  # else it would be resized
+            if graph is not None:
+                graph.push(None)
+                yield from _pulled(graph, times)
+            kind = (frame.width, frame.height, frame.format.name)
             graph = av.filter.Graph()
             source = graph.add_buffer(
                 width=frame.width, height=frame.height, format=frame.format, time_base=time_base

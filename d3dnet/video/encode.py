@@ -7,9 +7,11 @@ import contextlib
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -26,6 +28,26 @@ from d3dnet.video.target import Target
 
 NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
 FULL = ("No space left on device", "Disk quota exceeded", "File too large")
+
+
+@contextlib.contextmanager
+def signals_wait() -> Iterator[None]:
+    """Interruptions wait: inside of PyAV's writing they are lost, and what is written with them."""
+    if threading.current_thread() is not threading.main_thread():  # signals come there alone
+        yield
+        return
+    came: list[tuple[int, object]] = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in handlers:
+        signal.signal(number, lambda *what: came.append(what))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if came:
+            handlers[came[0][0]](*came[0])
 
 
 class Feed:
@@ -73,14 +95,16 @@ class Feed:
         """Add packets. Waits while the program is busy."""
         try:
             for packet in packets:
-                self.pipe.mux(packet)
+                with signals_wait():
+                    self.pipe.mux(packet)
         except (av.FFmpegError, OSError):
             self._fail()
 
     def end(self) -> None:
         """Wait until the program has written all."""
         try:
-            self.pipe.close()
+            with signals_wait():
+                self.pipe.close()
             self._process.stdin.close()
         except (av.FFmpegError, OSError):
             self._fail()

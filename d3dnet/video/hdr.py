@@ -9,6 +9,7 @@ import av
 import numpy as np
 
 TRANSFERS = {16: "PQ", 18: "HLG"}  # ITU-T H.273
+BESIDE = {"A53_CC": "closed captions", "SPHERICAL": "its mark as spherical (360°) video"}
 DYNAMIC = ("DYNAMIC_HDR_PLUS", "DYNAMIC_HDR_VIVID", "DOVI_METADATA", "DOVI_RPU_BUFFER")
 
 
@@ -44,9 +45,14 @@ def mastering_of(frame: av.VideoFrame) -> Mastering:
     return Mastering(display, light)
 
 
-def dynamic_metadata(frame: av.VideoFrame) -> list[str]:
-    """FFmpeg's names of the metadata of a frame that change with the scene."""
-    return [name for name in DYNAMIC if frame.side_data.get(name) is not None]
+def lost_metadata(frame: av.VideoFrame) -> list[str]:
+    """What a frame says that no encoder here repeats: as for captions, or by FFmpeg's name."""
+    lost = [name for name in DYNAMIC if frame.side_data.get(name) is not None]
+    lost += [text for name, text in BESIDE.items() if frame.side_data.get(name) is not None]
+    stereo = frame.side_data.get("STEREO3D")
+    if stereo is not None and np.frombuffer(stereo, np.int32)[0] != 0:  # 0: a plain picture
+        lost.append("its mark as stereo 3-D")
+    return lost
 
 
 def encoder_parameters(mastering: Mastering, codec: str) -> dict[str, str]:

@@ -28,6 +28,7 @@ def image_files(name: str | os.PathLike[str]) -> list[Path] | None:
     path = Path(os.path.abspath(name))
     if path.is_dir():
         files = [file for file in path.iterdir() if file.suffix.lower() in SUFFIXES]
+        files = [file for file in files if not file.name.startswith(".")]  # as macOS leaves them
     elif path.exists() or path.suffix.lower() not in SUFFIXES:
         return None
     elif NUMBER.search(path.name):

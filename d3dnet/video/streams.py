@@ -133,7 +133,7 @@ def keep(streams: Streams, path: Path, *, sound: bool = True) -> Kept:
     suffix = path.suffix.lower()
     subtitles = subtitle_encoders(streams.subtitles, suffix)
     attachments = suffix == ".mkv"
-    covers = suffix in (".mkv", *QUICKTIME)
+    covers = tuple(cover for cover in streams.covers if _fits(cover[1], suffix))
     in_matroska = subtitle_encoders(streams.subtitles, ".mkv")
     unfit = [  # for this container
         f"subtitles {number} ({codec})"
@@ -142,7 +142,7 @@ def keep(streams: Streams, path: Path, *, sound: bool = True) -> Kept:
     ]
     if streams.attachments and not attachments:
         unfit.append(counted(streams.attachments, "attachment"))
-    if streams.covers and not covers:
+    if len(covers) < len(streams.covers):
         unfit.append("cover art")
     if streams.chapters and suffix not in (*MATROSKA, *QUICKTIME):
         unfit.append("chapters")
@@ -163,9 +163,14 @@ def keep(streams: Streams, path: Path, *, sound: bool = True) -> Kept:
     return Kept(
         sound=encoders if sound else {},
         subtitles=subtitles,
-        covers=streams.covers if covers else (),
+        covers=covers,
         attachments=bool(streams.attachments) and attachments,
     )
+
+
+def _fits(cover: str, suffix: str) -> bool:
+    """Whether a container can hold a cover of this codec."""
+    return suffix == ".mkv" or (suffix in (".mp4", ".m4v") and cover in ("png", "mjpeg", "bmp"))
 
 
 def _sound_encoder(codec: str, suffix: str) -> str:

@@ -317,7 +317,7 @@ def check_output_path(path: str | os.PathLike[str], source: Path, *, overwrite: 
     if path.is_dir():
         raise OutputError(f"{given}: a folder; name a file, such as {given}/video.mp4")
     images = written_images(path) if is_pattern(path) else []
-    if {path, *images} & set(image_files(source) or []):
+    if set(map(os.path.realpath, images)) & set(map(os.path.realpath, image_files(source) or [])):
         raise OutputError(f"{given}: the images of the input; choose another name or folder")
     if images and not overwrite:
         raise OutputError(
@@ -326,7 +326,7 @@ def check_output_path(path: str | os.PathLike[str], source: Path, *, overwrite: 
     if not path.parent.is_dir():
         raise OutputError(f"{given}: the folder {path.parent} does not exist; create it first")
     if os.path.realpath(path) == os.path.realpath(source) or (
-        path.exists() and os.path.samefile(path, source)
+        path.exists() and source.exists() and os.path.samefile(path, source)
     ):
         raise OutputError(f"{given}: the same file as the input; choose another name")
     if path.exists() and not overwrite:

@@ -88,14 +88,84 @@ def test_nothing_is_missed_in_containers_that_promise_nothing(tmp_path, words):
     assert (len(found), damage) == (COUNT, [])
 
 
-def test_joined_and_headless_transport_streams_are_no_damage(tmp_path, whole):
-    data = whole("ts")
-    (tmp_path / "joined.ts").write_bytes(data + data)
-    assert len(frames(tmp_path / "joined.ts", "fail")[0]) == 2 * COUNT
-    (tmp_path / "headless.ts").write_bytes(data[188 * 60 :])
+def test_a_headless_transport_stream_is_no_damage(tmp_path, whole):
+    (tmp_path / "headless.ts").write_bytes(whole("ts")[188 * 60 :])
     found, _, damage = frames(tmp_path / "headless.ts", "fail")
     assert 10 < len(found) < COUNT
     assert damage == []
+
+
+@pytest.mark.parametrize("on_error", ["fail", "conceal", "stop"])
+def test_times_that_begin_again_are_refused_and_can_be_mended_as_told(tmp_path, whole, on_error):
+    """Frames would have next to no time, and the sound is copied with its own."""
+    path = tmp_path / "joined.ts"
+    path.write_bytes(whole("ts") + whole("ts"))
+    with pytest.raises(InputError, match=r"its times begin again after .* s") as caught:
+        frames(path, on_error)
+    words = str(caught.value).partition("ffmpeg ")[2].split()
+    words[words.index("joined.ts")], words[-1] = path, tmp_path / words[-1]
+    ffmpeg(*words)
+    found, times, damage = frames(words[-1], on_error)
+    assert (len(found), damage) == (2 * COUNT, [])
+    assert np.diff(times).min() > 0.03
+
+
+@pytest.mark.parametrize("place", [1, 2])
+@pytest.mark.parametrize("on_error", ["fail", "conceal", "stop"])
+def test_a_damaged_image_among_others_is_noticed_wherever_it_is(tmp_path, place, on_error):
+    """Decoded in parallel, it was lost without a word if good ones came out with it."""
+    ffmpeg(*LOOK[:4], "-frames:v", 3, "-start_number", 0, tmp_path / "%d.png")
+    image = tmp_path / f"{place}.png"
+    image.write_bytes(image.read_bytes()[: image.stat().st_size // 2])
+    if on_error == "fail":
+        with pytest.raises(InputError, match=f"damaged after {place} frames"):
+            frames(tmp_path, on_error)
+        return
+    found, _, damage = frames(tmp_path, on_error)
+    assert len(found) == (place if on_error == "stop" else 3)
+    assert len(damage) == 1
+
+
+@pytest.mark.parametrize("codec", ["prores_ks", "libx264", "png"])
+def test_what_is_lost_near_the_end_is_noticed_however_many_threads_there_are(
+    tmp_path, monkeypatch, codec
+):
+    path = tmp_path / "in.mov"
+    ffmpeg(*LOOK[:4], "-frames:v", 12, "-c:v", codec, "-g", 1, path)
+    with av.open(str(path)) as container:
+        packet = [packet for packet in container.demux(video=0) if packet.size][6]
+    data = bytearray(path.read_bytes())
+    at = data.index(bytes(packet))
+    data[at : at + packet.size] = bytes(packet.size)
+    path.write_bytes(data)
+    opened = VideoSource._open
+
+    def with_many_threads(source):
+        opened(source)
+        source._stream.codec_context.thread_count = 8
+
+    monkeypatch.setattr(VideoSource, "_open", with_many_threads)
+    with pytest.raises(InputError, match="damaged after 6 frames"):
+        frames(path, "fail")
+
+
+def test_a_container_that_cannot_be_read_on_is_told_where_frames_are_concealed(tmp_path):
+    path = tmp_path / "in.y4m"
+    ffmpeg(*LOOK[:4], "-frames:v", 20, "-pix_fmt", "yuv420p", path)
+    data = path.read_bytes()
+    pieces = data.split(b"FRAME\n")
+    path.write_bytes(b"FRAME\n".join(pieces[:11]) + b"FLAME\n" + b"FRAME\n".join(pieces[11:]))
+    found, _, damage = frames(path, "conceal")
+    assert len(found) == 10
+    assert len(damage) == 1 and damage[0].startswith("unreadable after 10 frames (")
+
+
+def test_an_avi_written_to_a_pipe_lacks_nothing(tmp_path):
+    path = tmp_path / "in.avi"
+    path.write_bytes(ffmpeg(*LOOK[:4], "-frames:v", 5, "-c:v", "mjpeg", "-f", "avi", "pipe:1"))
+    assert path.read_bytes()[4:8] == b"\xff" * 4
+    found, _, damage = frames(path, "fail")
+    assert (len(found), damage) == (5, [])
 
 
 @pytest.mark.parametrize("share", [0.5, 0.72, 0.98])
@@ -253,7 +323,8 @@ def test_no_picture_is_missed_in_whole_joined_cut_and_edited_streams(tmp_path):
     for name, codec in [("in.ts", HEVC), ("in.mp4", HEVC), ("av1.mkv", ("-c:v", "libsvtav1"))]:
         ffmpeg(*LOOK[:4], "-frames:v", 30, *codec, "-pix_fmt", "yuv420p", tmp_path / name)
     data = (tmp_path / "in.ts").read_bytes()
-    (tmp_path / "joined.ts").write_bytes(data + data)
+    twice = "|".join(2 * [str(tmp_path / "in.ts")])
+    ffmpeg("-i", f"concat:{twice}", "-c", "copy", tmp_path / "joined.ts")
     ffmpeg("-ss", 0.6, "-i", tmp_path / "in.mp4", "-c", "copy", tmp_path / "edited.mp4")
     with av.open(str(tmp_path / "edited.mp4")) as container:
         edited = len(list(container.decode(video=0)))
@@ -288,7 +359,7 @@ def test_no_decoder_has_threads_while_the_log_is_read(tmp_path, monkeypatch):
         return read_log(frame)
 
     monkeypatch.setattr(picture, "_shown_chroma_location", watched)
-    with VideoSource(path) as source:
+    with VideoSource(path, parallel=True) as source:
         assert during == [set()]
         if os.cpu_count() > 1:
             assert decoder_threads() - before  # of the frames

@@ -1,12 +1,13 @@
 import re
 from fractions import Fraction
 from itertools import pairwise
+from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
 
-from d3dnet.video import InputError
+from d3dnet.video import InputError, hdr
 from d3dnet.video.decode import Reading, VideoSource, increasing_times
 from d3dnet.video.picture import layout_of, planar_format, planes
 from tests.video.clips import ffmpeg, make_clip, raw_planes, video_times
@@ -359,3 +360,28 @@ def test_names_are_never_read_as_options_protocols_or_patterns(tmp_path, monkeyp
 def test_only_planar_formats_have_a_layout(name):
     with pytest.raises(ValueError, match="not planar"):
         layout_of(name)
+
+
+def test_a_change_of_size_is_an_error_where_fields_are_made_whole_too(tmp_path):
+    for size in ("48x32", "64x32"):
+        make_clip(tmp_path / f"{size}.m2v", "-c:v", "mpeg2video", "-flags", "ildct", size=size)
+    path = tmp_path / "in.m2v"
+    path.write_bytes(b"".join((tmp_path / f"{s}.m2v").read_bytes() for s in ("48x32", "64x32")))
+    with VideoSource(path, Reading(deinterlace=True)) as source:
+        found = []
+        with pytest.raises(InputError, match="the picture changes from"):
+            for frame in source.frames():
+                found.append(frame.planes[0].shape)
+        assert found == [(32, 48)] * 4  # FFmpeg's decoder drops the last one
+
+
+def test_captions_that_are_lost_are_told():
+    class Side(dict):
+        def __missing__(self, name):
+            return None
+
+    frame = SimpleNamespace(side_data=Side())
+    frame.side_data |= {"A53_CC": b"cc", "STEREO3D": b"\0\0\0\0"}
+    assert hdr.lost_metadata(frame) == ["closed captions"]
+    frame.side_data["STEREO3D"] = b"\1\0\0\0"
+    assert hdr.lost_metadata(frame) == ["closed captions", "its mark as stereo 3-D"]

@@ -1,4 +1,6 @@
 import os
+import signal
+import time
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise, product
@@ -12,7 +14,7 @@ import pytest
 from d3dnet.video import EncoderError, OutputError
 from d3dnet.video.command import first_complaint, segment_command, sorted_arguments
 from d3dnet.video.decode import VideoSource
-from d3dnet.video.encode import SegmentSink
+from d3dnet.video.encode import SegmentSink, signals_wait
 from d3dnet.video.join import check, join
 from d3dnet.video.picture import ColourTags, layout_of
 from d3dnet.video.streams import Kept
@@ -210,8 +212,8 @@ def test_pictures_before_zero_begin_at_zero_and_the_sound_moves_with_them(
     write(tmp_path / name, target(codec="libx264"), source, program, times)
     found = video_times(tmp_path / name)
     assert len(found) == len(times)
-    for time, pts in zip(found, times, strict=True):
-        assert abs(time - Fraction(pts - times[0], 12800)) <= Fraction(1, 1000)
+    for shown, pts in zip(found, times, strict=True):
+        assert abs(shown - Fraction(pts - times[0], 12800)) <= Fraction(1, 1000)
     before, after = audio_packets(source.path), audio_packets(tmp_path / name)
     assert abs(after[0][0] - before[0][0] - 20000 / 12800) < 2e-3
 
@@ -410,3 +412,17 @@ def test_words_for_the_encoder_are_told_from_those_for_the_container_and_the_sou
     encoder, container = sorted_arguments(words, ".mp4", BUNDLED)
     assert encoder == "-tune film -vf hue=s=0 -g 25".split()
     assert container == "-movflags +faststart -b:a 96k -metadata title=-x".split()
+
+
+def test_an_interruption_waits_until_what_is_written_is_whole():
+    done = []
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background, none
+    try:
+        with pytest.raises(KeyboardInterrupt), signals_wait():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+            done.append("written")
+        assert done == ["written"]
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -9,7 +9,7 @@ import pytest
 from d3dnet.cli import main
 from d3dnet.upscale import upscale_video
 from d3dnet.video import InputError, OutputError
-from d3dnet.video.decode import VideoSource
+from d3dnet.video.decode import Reading, VideoSource
 from d3dnet.video.images import image_files, is_pattern
 from tests.video.clips import PROGRAM_IDS, PROGRAMS, ffmpeg, make_clip, video_times
 
@@ -228,3 +228,46 @@ def test_what_images_cannot_hold_is_told_once_and_asked_for_silence_is_not(tmp_p
         warnings.simplefilter("error")
         upscale_video(path, pattern, sound=False, **options)
         upscale_video(path, tmp_path / "one.png", frames=1, **options)
+
+
+def test_an_empty_image_is_refused_by_its_name(folder):
+    (folder / "frame 5.png").write_bytes(b"")
+    for on_error in ("fail", "conceal", "stop"):
+        with pytest.raises(InputError, match=r"frame 5\.png: empty"):
+            VideoSource(folder, Reading(on_error=on_error))
+
+
+def test_hidden_files_are_no_images(folder):
+    (folder / "._frame 1.png").write_bytes(b"Mac OS X")
+    assert len(image_files(folder)) == 12
+
+
+def test_images_of_the_input_are_not_replaced_through_a_link(folder, tmp_path):
+    (tmp_path / "link").symlink_to(folder)
+    with pytest.raises(OutputError, match="the images of the input"):
+        upscale_video(folder, tmp_path / "link" / "frame %d.png", model="bicubic", overwrite=True)
+
+
+def test_images_of_an_earlier_result_that_are_left_are_told(folder, tmp_path):
+    result = tmp_path / "out" / "%06d.png"
+    result.parent.mkdir()
+    upscale_video(folder, result, model="bicubic", frames=3)
+    first = sorted(result.parent.iterdir())
+    with pytest.warns(UserWarning, match=rf"1 image are left, from {first[2].name} on"):
+        upscale_video(folder, result, model="bicubic", frames=2, overwrite=True)
+    assert sorted(result.parent.iterdir()) == first
+
+
+def test_a_pattern_of_images_may_replace_a_video(folder, tmp_path):
+    output = upscale_video(folder / "frame %d.png", tmp_path / "o.mkv", model="bicubic", frames=1)
+    with pytest.raises(OutputError, match="exists already"):
+        upscale_video(folder / "frame %d.png", output, model="bicubic", frames=2)
+    upscale_video(folder / "frame %d.png", output, model="bicubic", frames=2, overwrite=True)
+    assert len(video_times(output)) == 2
+
+
+def test_a_folder_of_videos_and_images_is_refused(folder, tmp_path, capsys):
+    make_clip(folder / "film.mp4", frames=1)
+    (tmp_path / "out").mkdir()
+    assert main(["upscale", str(folder), str(tmp_path), str(tmp_path / "out")]) == 2
+    assert "holds videos (film.mp4 ...) and images (frame 1.png ...)" in capsys.readouterr().err

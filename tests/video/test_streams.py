@@ -171,3 +171,34 @@ def test_mp4_keeps_languages_flags_chapters_and_the_cover(tmp_path, program, ric
     # MP4 has no mark of a comment; it has those of the default and of the hard of hearing.
     marks = [[bool(s[3] & Disposition.default) for s in f["streams"][:2]] for f in (after, before)]
     assert marks[0] == marks[1] == [False, True]
+
+
+def test_mov_has_no_covers_and_a_part_in_mp4_has(tmp_path, rich):
+    source, cover = rich
+    with pytest.warns(UserWarning, match=r"\.mov cannot hold .*cover art"):
+        output = upscale_video(source, tmp_path / "out.mov", model="bicubic", frames=3)
+    assert contents(output)["covers"] == []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        output = upscale_video(source, tmp_path / "o.mp4", model="bicubic", start=0.5, frames=3)
+    assert contents(output)["covers"] == [cover]
+
+
+def test_a_cover_that_a_container_cannot_hold_is_told_before_any_work(tmp_path, rich):
+    with warnings.catch_warnings(record=True) as told:
+        kept = keep(Streams(covers=((1, "gif"), (2, "png"))), tmp_path / "out.mp4")
+    assert kept.covers == ((2, "png"),)
+    assert "cover art" in str(told[0].message)
+
+
+def test_a_part_without_a_packet_of_the_sound_is_made_without_it(tmp_path):
+    """At 100 frames a second there are two, or three, to a packet."""
+    source = make_clip(tmp_path / "in.mkv", "-c:a", "aac", frames=25, rate="100", sound=True)
+    with av.open(str(source)) as container:
+        times = [float(p.pts * p.time_base) for p in container.demux(audio=0) if p.size]
+    number = next(n for n in range(9, 25) if not any(n <= 100 * t < n + 1 for t in times))
+    output = upscale_video(
+        source, tmp_path / "out.mp4", model="bicubic", start=number / 100, frames=1
+    )
+    with av.open(str(output)) as container:
+        assert not container.streams.audio
