@@ -310,22 +310,8 @@ class VideoSource:
         pictures = self._decoded()
         if self.reading.deinterlace:
             pictures = deinterlaced(pictures, self.time_base)
-        return increasing_times(self._without_new_beginnings(pictures), step)
-
-    def _without_new_beginnings(
-        self, pictures: Iterator[tuple[av.VideoFrame, int | None]]
-    ) -> Iterator[tuple[av.VideoFrame, int | None]]:
-        """The same; InputError where times begin again: the sound's would, too, and not fit."""
-        latest: int | None = None
-        for frame, pts in pictures:
-            if None not in (pts, latest) and (latest - pts) * self.time_base > NEW_BEGINNING:
-                raise InputError(
-                    f"{self.path}: its times begin again after "
-                    f"{float(latest * self.time_base):.3f} s, as in joined files; first make them "
-                    f"go on: ffmpeg -i {self.path.name} -map 0 -c copy joined.mkv"
-                )
-            latest = pts if latest is None or pts is None else max(latest, pts)
-            yield frame, pts
+        # Nothing that refers to this object: PyAV's are to be freed with it, not whenever.
+        return increasing_times(without_new_beginnings(pictures, self.time_base, self.path), step)
 
     def _decoded(self) -> Iterator[tuple[av.VideoFrame, int | None]]:
         step = max(1, round(1 / (self.frame_rate * self.time_base)))
@@ -379,6 +365,22 @@ class VideoSource:
 
     def _is_transparent(self, planes: Sequence[np.ndarray]) -> bool:
         return self.layout.alpha and bool((planes[-1] < 2**self.layout.depth - 1).any())
+
+
+def without_new_beginnings(
+    pictures: Iterator[tuple[av.VideoFrame, int | None]], time_base: Fraction, path: Path
+) -> Iterator[tuple[av.VideoFrame, int | None]]:
+    """The same; InputError where times begin again: those of the sound would, too, and not fit."""
+    latest: int | None = None
+    for frame, pts in pictures:
+        if None not in (pts, latest) and (latest - pts) * time_base > NEW_BEGINNING:
+            raise InputError(
+                f"{path}: its times begin again after {float(latest * time_base):.3f} s, as in "
+                f"joined files; first make them go on: ffmpeg -i {path.name} -map 0 -c copy "
+                "joined.mkv"
+            )
+        latest = pts if latest is None or pts is None else max(latest, pts)
+        yield frame, pts
 
 
 def increasing_times(

@@ -4,6 +4,7 @@ The segment appears under its name only when it is complete. `join` makes a vide
 """
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -252,6 +253,10 @@ def sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems do not do this for folders.
+        if not (path.is_dir() and error.errno in (errno.EINVAL, errno.ENOTSUP, errno.EBADF)):
+            raise
     finally:
         os.close(descriptor)
 

@@ -1,4 +1,6 @@
+import gc
 import re
+import weakref
 from fractions import Fraction
 from itertools import pairwise
 from types import SimpleNamespace
@@ -385,3 +387,18 @@ def test_captions_that_are_lost_are_told():
     assert hdr.lost_metadata(frame) == ["closed captions"]
     frame.side_data["STEREO3D"] = b"\1\0\0\0"
     assert hdr.lost_metadata(frame) == ["closed captions", "its mark as stereo 3-D"]
+
+
+@pytest.mark.parametrize("deinterlace", [False, True])
+def test_a_source_is_freed_at_once(tmp_path, deinterlace):
+    """Not by the garbage collector, which has crashed in PyAV's objects."""
+    source = VideoSource(make_clip(tmp_path / "in.mp4"), Reading(deinterlace=deinterlace))
+    next(source.frames())
+    source.close()
+    gone = weakref.ref(source)
+    gc.disable()
+    try:
+        del source
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -4,6 +4,7 @@ Three hundred inputs are read, as long as time allows, and a few go all the way;
 same in every run. All happen in a process of its own, so that one that hangs or crashes is found.
 """
 
+import gc
 import itertools
 import os
 import time
@@ -77,6 +78,7 @@ def outcomes(attempt: Callable[[int], str], count: int, start: str) -> Iterator[
 
 
 def work(attempt: Callable[[int], str], count: int, report: Connection) -> None:
+    gc.freeze()  # decoders of the process that was forked have no threads here: not to be freed
     warnings.simplefilter("ignore")
     for seed in range(count):
         try:
