@@ -106,7 +106,13 @@ def _upscaled(
         # Half a frame earlier: times in files are rounded.
         begin = max(Fraction(0), start - 1 / rate / 2)
         upscale_video(
-            path, pattern, model=model, start=f"{float(begin):.6f}", frames=count, ffmpeg=ffmpeg
+            path,
+            pattern,
+            model=model,
+            start=f"{float(begin):.6f}",
+            frames=count,
+            sound=False,  # which nobody expects of pictures
+            ffmpeg=ffmpeg,
         )
         files = sorted(Path(folder).glob("*.png"))
         index = min(len(files) - 1, count - 1 - AROUND)

@@ -121,6 +121,7 @@ def test_what_offsets_cannot_show_is_told_in_one_line(clip, loaded, capsys, word
     assert complaint in printed.err
 
 
+@pytest.mark.filterwarnings("error")
 def test_preview_shows_the_frames_of_the_video_before_and_after(clip, tmp_path):
     made = preview.preview(clip, tmp_path, BilinearNetwork(), count=2)
     assert [path.name for path in made.pictures] == ["in-preview-1.png", "in-preview-2.png"]

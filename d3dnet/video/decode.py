@@ -32,11 +32,10 @@ from d3dnet.video.picture import (
     planes,
 )
 from d3dnet.video.streams import Streams, streams_of
+from d3dnet.video.times import increasing_times, without_new_beginnings
 
 # AVI has no times but the order of frames; those that PyAV asks FFmpeg to guess are a frame late.
 GUESSED_LATE = {"h264", "hevc"}
-
-NEW_BEGINNING = Fraction(1, 2)  # seconds back; less may be a fault of one time
 
 
 @dataclass(frozen=True)
@@ -365,36 +364,6 @@ class VideoSource:
 
     def _is_transparent(self, planes: Sequence[np.ndarray]) -> bool:
         return self.layout.alpha and bool((planes[-1] < 2**self.layout.depth - 1).any())
-
-
-def without_new_beginnings(
-    pictures: Iterator[tuple[av.VideoFrame, int | None]], time_base: Fraction, path: Path
-) -> Iterator[tuple[av.VideoFrame, int | None]]:
-    """The same; InputError where times begin again: those of the sound would, too, and not fit."""
-    latest: int | None = None
-    for frame, pts in pictures:
-        if None not in (pts, latest) and (latest - pts) * time_base > NEW_BEGINNING:
-            raise InputError(
-                f"{path}: its times begin again after {float(latest * time_base):.3f} s, as in "
-                f"joined files; first make them go on: ffmpeg -i {path.name} -map 0 -c copy "
-                "joined.mkv"
-            )
-        latest = pts if latest is None or pts is None else max(latest, pts)
-        yield frame, pts
-
-
-def increasing_times(
-    pictures: Iterator[tuple[av.VideoFrame, int | None]], step: int
-) -> Iterator[tuple[av.VideoFrame, int]]:
-    """A time for every picture: `step` after the last where it has none, or else at least 1."""
-    last: int | None = None
-    for frame, pts in pictures:
-        if pts is None:
-            pts = 0 if last is None else last + step
-        elif last is not None and pts <= last:
-            pts = last + 1
-        last = pts
-        yield frame, pts
 
 
 def _opened(path: Path, url: str, options: dict[str, str]) -> av.container.InputContainer:

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from d3dnet.video import InputError, hdr
-from d3dnet.video.decode import Reading, VideoSource, increasing_times
+from d3dnet.video.decode import Reading, VideoSource
 from d3dnet.video.picture import layout_of, planar_format, planes
+from d3dnet.video.times import increasing_times
 from tests.video.clips import ffmpeg, make_clip, raw_planes, video_times
 
 WIDTH, HEIGHT = 29, 21
