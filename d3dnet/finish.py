@@ -66,8 +66,8 @@ def give_name(journal: Journal, path: Path) -> None:
         remove(part.parent)
         if left := [image.name for image in written_images(path) if image.name not in made]:
             warnings.warn(
-                f"{path}: of an earlier result {counted(len(left), 'image')} are left, from "
-                f"{left[0]} on; remove them",
+                f"{path}: there is more of an earlier result, {counted(len(left), 'image')} from "
+                f"{left[0]} on; remove it",
                 stacklevel=2,
             )
     sync(path.parent)

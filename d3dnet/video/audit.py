@@ -90,7 +90,7 @@ def audit(result: Path, source: VideoSource, target: Target, kept: Kept) -> Audi
     """
     with VideoSource(source.path, source.reading) as before:
         try:
-            after = VideoSource(result, parallel=True)  # what were lost would not be counted
+            after = VideoSource(result, parallel=True)  # the count tells what it loses
         except InputError as error:
             return Audit((Row("file", "readable", str(error), False),))
         with after:

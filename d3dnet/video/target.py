@@ -317,7 +317,8 @@ def check_output_path(path: str | os.PathLike[str], source: Path, *, overwrite: 
     if path.is_dir():
         raise OutputError(f"{given}: a folder; name a file, such as {given}/video.mp4")
     images = written_images(path) if is_pattern(path) else []
-    if set(map(os.path.realpath, images)) & set(map(os.path.realpath, image_files(source) or [])):
+    ours, theirs = [path, *images], image_files(source) or []
+    if set(map(os.path.realpath, ours)) & set(map(os.path.realpath, theirs)):
         raise OutputError(f"{given}: the images of the input; choose another name or folder")
     if images and not overwrite:
         raise OutputError(

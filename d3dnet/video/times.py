@@ -14,7 +14,7 @@ NEW_BEGINNING = Fraction(1, 2)  # seconds back; less may be a fault of one time
 def without_new_beginnings(
     pictures: Iterator[tuple[av.VideoFrame, int | None]], time_base: Fraction, path: Path
 ) -> Iterator[tuple[av.VideoFrame, int | None]]:
-    """The same; InputError where times begin again: those of the sound would, too, and not fit."""
+    """Pictures as they are; InputError where their times begin again, as those of the sound do."""
     latest: int | None = None
     for frame, pts in pictures:
         if None not in (pts, latest) and (latest - pts) * time_base > NEW_BEGINNING:
