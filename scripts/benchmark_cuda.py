@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from d3dnet.model import D3Dnet
+from d3dnet.network.model import D3Dnet
 from d3dnet.ops import cuda, deform_conv3d
 
 SHAPES = ((1, 64, 7, 180, 320), (8, 64, 7, 64, 64))

@@ -39,15 +39,15 @@ import torch
 from torch import nn
 
 from d3dnet import upscale_video
-from d3dnet.checkpoints import bundled_models, load_model
-from d3dnet.events import Event, Progress
-from d3dnet.memory import free_memory, show_size
-from d3dnet.model import D3Dnet
+from d3dnet.job.events import Event, Progress
+from d3dnet.network.checkpoints import bundled_models, load_model
+from d3dnet.network.memory import free_memory, show_size
+from d3dnet.network.model import D3Dnet
+from d3dnet.network.plan import cost, make_plan
+from d3dnet.network.speed import pixels_per_second
+from d3dnet.network.streaming import Stream, Windows
+from d3dnet.network.tiling import run_tiled
 from d3dnet.ops import instruction_set
-from d3dnet.plan import cost, make_plan
-from d3dnet.speed import pixels_per_second
-from d3dnet.streaming import Stream, Windows
-from d3dnet.tiling import run_tiled
 from d3dnet.video.ffmpeg import find_program
 
 WIDTHS = {180: 320, 360: 640, 720: 1280}
@@ -200,7 +200,7 @@ def segments(repeats: int, frames: int, network: nn.Module) -> None:
 
         options = {"model": "bicubic", "cuts": "off", "overwrite": True, "watch": watch}
         try:
-            with mock.patch("d3dnet.segments.LONGEST", Fraction(longest)):
+            with mock.patch("d3dnet.job.segments.LONGEST", Fraction(longest)):
                 upscale_video(source, source.with_name("out.mp4"), **options)
         except KeyboardInterrupt:
             pass

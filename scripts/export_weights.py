@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from d3dnet.checkpoints import load_model, save_weights
+from d3dnet.network.checkpoints import load_model, save_weights
 
 
 def main() -> None:

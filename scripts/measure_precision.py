@@ -16,10 +16,10 @@ from statistics import mean
 
 import torch
 
-from d3dnet.checkpoints import PRECISIONS, load_model, resolve_device
 from d3dnet.datasets.clips import SCALE, find_sources, load_clip
+from d3dnet.network.checkpoints import PRECISIONS, load_model, resolve_device
+from d3dnet.network.speed import pixels_per_second
 from d3dnet.ops import instruction_set
-from d3dnet.speed import pixels_per_second
 from d3dnet.training.validation import validate
 
 HELD_OUT = ("davis_libby", "cut3r_hall", "sam2_dog", "udacity_road")

@@ -48,7 +48,7 @@ def _tile(text: str) -> int:
 
 
 def _memory(text: str) -> int:
-    from d3dnet.memory import parse_size
+    from d3dnet.network.memory import parse_size
 
     try:
         return parse_size(text)

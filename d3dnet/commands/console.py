@@ -38,7 +38,7 @@ class Console:
         self._lock = threading.RLock()
 
     def show(self, event: Any, video: str = "") -> None:
-        """Tell of an event of `d3dnet.events`; `video`: which, of several at once. From threads."""
+        """Tell of an event of `job.events`; `video`: which, of several at once. From threads."""
         with self._lock:
             self._show(event, video)
 
@@ -58,7 +58,7 @@ class Console:
             self._told = 0.0 if self._json else now
             self._before = before + event.done
         if self._json:
-            from d3dnet.events import as_json
+            from d3dnet.job.events import as_json
 
             self._print_json(as_json(event) | ({"input": video} if video else {}))
         elif kind == "Start":

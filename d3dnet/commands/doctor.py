@@ -54,7 +54,7 @@ def _ffmpeg(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
 def _devices(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
     import torch
 
-    from d3dnet.memory import free_memory, show_size
+    from d3dnet.network.memory import free_memory, show_size
 
     cpu = torch.device("cpu")
     yield "cpu", f"{torch.get_num_threads()} threads, {show_size(free_memory(cpu))} of memory free"
@@ -77,8 +77,8 @@ def _kernel(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
 
 
 def _speed(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
-    from d3dnet.checkpoints import load_model
-    from d3dnet.speed import pixels_per_second
+    from d3dnet.network.checkpoints import load_model
+    from d3dnet.network.speed import pixels_per_second
 
     network = load_model(options.model, options.device, options.precision)
     tensor = next(network.parameters(), None)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from d3dnet.commands.common import MODES, add_network_options, complain
-from d3dnet.metrics import PROTOCOLS
+from d3dnet.evaluation.metrics import PROTOCOLS
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -60,8 +60,8 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from d3dnet import report
-    from d3dnet.evaluation import ClipFrames, evaluate, evaluate_frames
+    from d3dnet.evaluation import report
+    from d3dnet.evaluation.evaluate import ClipFrames, evaluate, evaluate_frames
 
     for name in ("json", "csv", "report"):
         path = getattr(options, name)

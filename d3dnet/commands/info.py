@@ -31,8 +31,8 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from d3dnet.checkpoints import load_model
-    from d3dnet.info import describe
+    from d3dnet.inspection.info import describe
+    from d3dnet.network.checkpoints import load_model
     from d3dnet.video.target import Size
 
     lines = describe(

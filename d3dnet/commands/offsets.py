@@ -26,10 +26,10 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from d3dnet import drawing
-    from d3dnet.checkpoints import load_model
-    from d3dnet.inspect_offsets import inspect, picture
-    from d3dnet.model import D3Dnet
+    from d3dnet.inspection import drawing
+    from d3dnet.inspection.offsets import inspect, picture
+    from d3dnet.network.checkpoints import load_model
+    from d3dnet.network.model import D3Dnet
     from d3dnet.video.window import luma_around
 
     precision = "float32" if options.precision == "auto" else options.precision

@@ -14,7 +14,7 @@ import d3dnet
 from d3dnet.commands.common import MODES, add_network_options, add_plan_options, exit_code, one_line
 
 if TYPE_CHECKING:
-    from d3dnet.workers import Workers
+    from d3dnet.job.workers import Workers
 
 ON_ERROR = ("fail", "conceal", "stop")
 VIDEOS = ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv .y4m"
@@ -183,8 +183,8 @@ def _at_once(upscale: Callable[[Path], int], names: list[Path], workers: "Worker
 
 def _workers(options: argparse.Namespace) -> "AbstractContextManager[Workers | None]":
     """Where the segments are made; None: here."""
-    from d3dnet.cluster import Cluster
-    from d3dnet.devices import workers_of
+    from d3dnet.job.local_workers import workers_of
+    from d3dnet.job.ray_workers import Cluster
 
     if options.ray is None:
         return workers_of(options.device, None)

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from d3dnet.datasets.benchmarks import BD_FOLDERS, HR_FOLDERS, LR_FOLDERS
 from d3dnet.datasets.frames import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
@@ -32,8 +33,7 @@ from d3dnet.datasets.frames import (
 )
 from d3dnet.datasets.imresize import SCALE, Degradation, degrade, imresize
 from d3dnet.datasets.stills import clip_of_still
-from d3dnet.datasets.test_sets import BD_FOLDERS, HR_FOLDERS, LR_FOLDERS
-from d3dnet.metrics import luma
+from d3dnet.evaluation.metrics import luma
 
 LUMA_STEPS = 256  # of stored luma in a code value
 STILLS_FOLDER = "stills"

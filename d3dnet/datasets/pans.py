@@ -132,7 +132,7 @@ class WithSingleFrames(Dataset):
     """Samples, each with some single frames of other places, as scenes that stand still.
 
     A network of few frames first learns to upscale each frame by itself, and for that seven frames
-    of one place teach little more than one. See `d3dnet.model.D3Dnet.forward_still`.
+    of one place teach little more than one. See `d3dnet.network.model.D3Dnet.forward_still`.
 
     Args:
         samples: a data set.

@@ -1,6 +1,6 @@
 """Find and load the compiled CPU kernel, and choose its instruction set.
 
-The library only adds a CPU implementation to an operator that `d3dnet.ops.operator` has declared;
+The library only adds a CPU implementation to an operator that `registration.py` has declared;
 without it the operator runs in plain PyTorch, which is warned about once, at first use.
 """
 

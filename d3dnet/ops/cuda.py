@@ -22,7 +22,7 @@ KERNELS = ("compiled", "nvrtc", "reference")
 
 
 class Operators(Protocol):
-    """The operators of `d3dnet.ops.operator` with one argument more, `allow_tf32`, the last."""
+    """The operators of `d3dnet.ops.registration` with one argument more, `allow_tf32`, the last."""
 
     def deform_conv3d(self, *arguments) -> Tensor: ...
 

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from d3dnet.ops import operator  # noqa: F401  (declares torch.ops.d3dnet)
+from d3dnet.ops import registration  # noqa: F401  (declares torch.ops.d3dnet)
 from d3dnet.ops.contract import check_dims, check_negative_slope, check_tensors, triple
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from d3dnet.model import D3D, D3Dnet, leaky_relu
+from d3dnet.network.model import D3D, D3Dnet, leaky_relu
 
 EVERY = 3  # steps: often enough, and 2 % of their cost
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from d3dnet.checkpoints import PRECISIONS
-from d3dnet.model import D3D, D3Dnet
+from d3dnet.network.checkpoints import PRECISIONS
+from d3dnet.network.model import D3D, D3Dnet
 from d3dnet.training.config import TrainingConfig
 from d3dnet.training.flatness import EVERY, flatness_loss
 from d3dnet.training.optimizers import make_optimizers, set_learning_rates

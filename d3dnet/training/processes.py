@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from d3dnet.checkpoints import resolve_device
+from d3dnet.network.checkpoints import resolve_device
 
 
 @dataclass(frozen=True)

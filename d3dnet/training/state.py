@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from d3dnet.checkpoints import CheckpointError, load_model
+from d3dnet.network.checkpoints import CheckpointError, load_model
 
 
 def write_whole(path: Path, content: bytes) -> None:

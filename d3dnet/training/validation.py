@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from d3dnet.datasets.clips import Clip, unit_luma
-from d3dnet.metrics import psnr
-from d3dnet.model import D3D, D3Dnet
+from d3dnet.evaluation.metrics import psnr
+from d3dnet.network.model import D3D, D3Dnet
 
 BORDER = 8  # high-resolution pixels that are not scored
 

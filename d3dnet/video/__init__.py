@@ -1,6 +1,6 @@
 """From a video file to frames with exact timestamps, and back.
 
-Read in this order: `ffmpeg` (which program encodes), `decode` (file → frames), `colour`
+Read in this order: `ffmpeg` (which program encodes), `source` (file → frames), `colour`
 (planes ↔ network luma, chroma), `target` (what the result is), `encode` (frames → file).
 """
 

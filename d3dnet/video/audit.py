@@ -14,12 +14,12 @@ import av
 import numpy as np
 
 from d3dnet.video.colour import grid_of, to_network
-from d3dnet.video.decode import VideoSource
 from d3dnet.video.errors import InputError, OutputError
 from d3dnet.video.hdr import Mastering, encoder_parameters
 from d3dnet.video.images import is_image
 from d3dnet.video.picture import RANGE_LIMITED, RANGE_UNSPECIFIED, UNSPECIFIED, ColourTags, Frame
 from d3dnet.video.resample import resample_chroma, resample_luma
+from d3dnet.video.source import VideoSource
 from d3dnet.video.streams import MATROSKA, QUICKTIME, Kept
 from d3dnet.video.target import Target
 

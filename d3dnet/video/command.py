@@ -8,11 +8,11 @@ from pathlib import Path
 
 import ffmpeg
 
-from d3dnet.video.decode import VideoSource
 from d3dnet.video.ffmpeg import Program, has_option
 from d3dnet.video.hdr import encoder_parameters
 from d3dnet.video.images import escaped, is_image, is_pattern
 from d3dnet.video.picture import UNSPECIFIED
+from d3dnet.video.source import VideoSource
 from d3dnet.video.streams import COVER_TYPES, MATROSKA, QUICKTIME, TRANSPORT, Kept
 from d3dnet.video.target import (
     FRAME_CLOCK_SUFFIXES,

@@ -20,11 +20,11 @@ import av
 import numpy as np
 
 from d3dnet.video.command import first_complaint, segment_command
-from d3dnet.video.decode import VideoSource
 from d3dnet.video.errors import DiskError, EncoderError
 from d3dnet.video.ffmpeg import Program
 from d3dnet.video.images import is_pattern, written_images
 from d3dnet.video.picture import fill
+from d3dnet.video.source import VideoSource
 from d3dnet.video.target import Target
 
 NO_OPTIONS: Mapping[str, str] = MappingProxyType({})

@@ -10,11 +10,11 @@ import av
 import numpy as np
 
 from d3dnet.video.command import join_command
-from d3dnet.video.decode import VideoSource
 from d3dnet.video.encode import Feed, SegmentSink, packet_times, time_offset
 from d3dnet.video.errors import EncoderError, OutputError
 from d3dnet.video.ffmpeg import Program
 from d3dnet.video.images import is_pattern
+from d3dnet.video.source import VideoSource
 from d3dnet.video.streams import Kept, sound_encoders
 from d3dnet.video.target import Target, segment_format
 

@@ -12,12 +12,12 @@ import av
 from av.format import ContainerFormat
 
 from d3dnet.video.colour import SCALE, Layout
-from d3dnet.video.decode import VideoSource
 from d3dnet.video.errors import OutputError
 from d3dnet.video.ffmpeg import Program, has_option, pixel_formats
 from d3dnet.video.hdr import NO_MASTERING, Mastering
 from d3dnet.video.images import image_files, is_image, is_pattern, written_images
 from d3dnet.video.picture import RANGE_FULL, RANGE_LIMITED, ColourTags, layout_of
+from d3dnet.video.source import VideoSource
 from d3dnet.video.streams import MATROSKA
 
 DEFAULT_CODEC = "libx264"

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from d3dnet.video import InputError
 from d3dnet.video.colour import to_network
-from d3dnet.video.decode import VideoSource
+from d3dnet.video.source import VideoSource
 
 
 def luma_around(path: str | os.PathLike[str], index: int, radius: int) -> Tensor:

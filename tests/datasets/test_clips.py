@@ -13,7 +13,7 @@ from d3dnet.datasets.clips import (
 )
 from d3dnet.datasets.frames import read_clip
 from d3dnet.datasets.imresize import blur_decimate, imresize
-from d3dnet.metrics import luma
+from d3dnet.evaluation.metrics import luma
 from tests.video.clips import ffmpeg
 
 

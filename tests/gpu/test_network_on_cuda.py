@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from d3dnet.model import D3Dnet
+from d3dnet.network.model import D3Dnet
 
 SAMPLE = Path(__file__).parents[2] / "data" / "sample.mp4"
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from d3dnet.model import D3Dnet
+from d3dnet.network.model import D3Dnet
 from d3dnet.training import train
 from d3dnet.training.flatness import flat_detail, flatness_loss
 from d3dnet.training.learner import set_rigid

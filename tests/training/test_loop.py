@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import torch
 
-from d3dnet.checkpoints import load_model
 from d3dnet.cli import main
-from d3dnet.model import D3D, D3Dnet
+from d3dnet.network.checkpoints import load_model
+from d3dnet.network.model import D3D, D3Dnet
 from d3dnet.training import Exploded, learner, loop, monitor, samples, train
 from d3dnet.training.learner import set_rigid
 from d3dnet.training.validation import offset_reach

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from d3dnet.model import D3Dnet
+from d3dnet.network.model import D3Dnet
 from d3dnet.training import TrainingConfig
 from d3dnet.training.optimizers import Muon, make_optimizers, set_learning_rates
 

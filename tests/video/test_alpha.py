@@ -6,7 +6,7 @@ import av
 import numpy as np
 import pytest
 
-from d3dnet.upscale import upscale_video
+from d3dnet.job.upscale import upscale_video
 from tests.video.clips import PROGRAM_IDS, PROGRAMS, ffmpeg, make_clip
 
 COLUMNS, ROWS = 32, 24

@@ -6,12 +6,12 @@ from fractions import Fraction
 
 import pytest
 
-from d3dnet.events import Kept, Progress
-from d3dnet.upscale import upscale_video
+from d3dnet.job.events import Kept, Progress
+from d3dnet.job.upscale import upscale_video
 from d3dnet.video import OutputError
 from d3dnet.video.audit import AuditError, audit
-from d3dnet.video.decode import VideoSource
 from d3dnet.video.ffmpeg import find_program
+from d3dnet.video.source import VideoSource
 from d3dnet.video.streams import keep
 from d3dnet.video.target import Encoding, Size, target_of
 from tests.video.clips import BUNDLED, ffmpeg, make_clip, video_times

@@ -14,10 +14,10 @@ import pytest
 
 from d3dnet.video import EncoderError, OutputError
 from d3dnet.video.command import first_complaint, segment_command, sorted_arguments
-from d3dnet.video.decode import VideoSource
 from d3dnet.video.encode import SegmentSink, signals_wait, sync
 from d3dnet.video.join import check, join
 from d3dnet.video.picture import ColourTags, layout_of
+from d3dnet.video.source import VideoSource
 from d3dnet.video.streams import Kept
 from d3dnet.video.target import Encoding, Target
 from tests.video.clips import (

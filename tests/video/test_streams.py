@@ -7,7 +7,7 @@ import av
 import pytest
 from av.stream import Disposition
 
-from d3dnet.upscale import upscale_video
+from d3dnet.job.upscale import upscale_video
 from d3dnet.video.streams import Streams, keep, subtitle_encoders
 from tests.video.clips import PROGRAM_IDS, PROGRAMS, ffmpeg, make_clip
 

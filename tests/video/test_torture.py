@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from av.stream import Disposition
 
-from d3dnet.upscale import upscale_video
+from d3dnet.job.upscale import upscale_video
 from d3dnet.video import VideoError
 from tests.video.clips import PROGRAMS, ffmpeg
 

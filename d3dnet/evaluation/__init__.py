@@ -1,0 +1,1 @@
+"""Networks on test sets: protocols, metrics, results and what is shown of them."""

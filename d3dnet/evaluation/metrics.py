@@ -1,0 +1,272 @@
+"""PSNR and SSIM as the published protocols define them.
+
+Numbers of different protocols are not comparable. A protocol fixes the colour domain, every
+rounding, the border, the frames that count, the variant of SSIM and how the low-resolution side is
+made; here each is data, under the name that the literature's tables get in this project.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from d3dnet.video.colour import RGB_TO_YCBCR
+
+Recipe = Literal["double", "uint8"]
+
+SSIM_SIGMA = 1.5
+SSIM_RADIUS = 5  # 11 x 11 Gaussian window
+# BT.601 in whole thousandths: luma that is a whole code value comes out as one, and the
+# truncation of the d3dnet protocol does not fall one short of it.
+_LUMA_THOUSANDTHS = np.rint(RGB_TO_YCBCR[0] * 1000).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How super-resolved frames are compared with the ground truth.
+
+    Attributes:
+        name: what the protocol is called.
+        domain: "y", BT.601 limited-range luma of the 8-bit RGB frame, not rounded; or "rgb".
+        network_luma: a network's luma is "unquantised" (only clamped to [0, 1]) or "rounded" to
+            8 bit before it is scored.
+        psnr_samples: PSNR compares samples "as they are", or both sides "truncated" to 8 bit.
+        ssim_border: "valid", the standard index over windows inside the frame; or "zero", windows
+            everywhere, zeros beyond the (cropped) frame.
+        crop: pixels left out on every side.
+        size_multiple: frames are first cut to a multiple of this, the top left being kept.
+        max_frames: only so many frames of a clip are used at all; None for all.
+        scored: [start, stop) of the used frames whose values are averaged, as in a slice.
+        lr_recipe: which `imresize` recipe makes the low-resolution frames.
+        septuplet_lr_recipe: the same for Vimeo-90k.
+        range_compressed: MOVIE is measured on luma prepared as for the published figures, of
+            reduced contrast (`temporal.range_compressed`), and not on luma as it is.
+    """
+
+    name: str
+    domain: Literal["y", "rgb"] = "y"
+    network_luma: Literal["unquantised", "rounded"] = "rounded"
+    psnr_samples: Literal["as they are", "truncated"] = "as they are"
+    ssim_border: Literal["valid", "zero"] = "valid"
+    crop: int = 0
+    size_multiple: int = 4
+    max_frames: int | None = None
+    scored: tuple[int, int | None] = (0, None)
+    lr_recipe: Recipe = "double"
+    septuplet_lr_recipe: Recipe = "double"
+    range_compressed: bool = False
+
+    def scored_frames(self, frames: int) -> range:
+        """Indices, among ``frames`` used frames, of those whose values are averaged."""
+        return range(frames)[slice(*self.scored)]
+
+
+PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol(
+            "d3dnet",
+            network_luma="unquantised",
+            psnr_samples="truncated",
+            ssim_border="zero",
+            crop=8,
+            size_multiple=16,
+            max_frames=31,
+            scored=(2, -2),
+            lr_recipe="uint8",
+            range_compressed=True,
+        ),
+        Protocol("y-crop0"),
+        Protocol("y-crop8", crop=8),
+        Protocol("rgb-crop0", domain="rgb"),
+        Protocol("rgb-crop8", domain="rgb", crop=8),
+        Protocol("vimeo-center", max_frames=7, scored=(3, 4)),
+    )
+}
+
+
+def get_protocol(protocol: str | Protocol) -> Protocol:
+    """The protocol of a name (a `Protocol` is returned as it is).
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if isinstance(protocol, Protocol):
+        return protocol
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol: got {protocol!r}; accepted are {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[protocol]
+
+
+@dataclass(frozen=True)
+class Score:
+    """PSNR in dB (infinite for equal frames) and SSIM (1 for equal frames)."""
+
+    psnr: float
+    ssim: float
+
+
+def luma(rgb: np.ndarray) -> np.ndarray:
+    """Luma of 8-bit RGB as MATLAB's ``rgb2ycbcr`` defines it, but not rounded.
+
+    Y = (65.481 R + 128.553 G + 24.966 B) / 255 + 16.
+
+    Args:
+        rgb: (..., 3) uint8.
+
+    Returns:
+        (...) float64 code values in [16, 235].
+
+    Raises:
+        ValueError: for another shape or dtype.
+    """
+    if rgb.dtype != np.uint8 or rgb.shape[-1:] != (3,):
+        raise ValueError(f"rgb: got {rgb.dtype} {rgb.shape}; accepted is uint8 of shape (..., 3)")
+    return (rgb.astype(np.float64) @ _LUMA_THOUSANDTHS.astype(np.float64)) / 255_000 + 16
+
+
+def psnr(sr: np.ndarray, hr: np.ndarray, peak: float = 255.0) -> float:
+    """Peak signal-to-noise ratio in dB over all samples of two arrays of one shape.
+
+    Raises:
+        ValueError: when the shapes differ.
+    """
+    _check_shapes(sr, hr)
+    error = np.mean((np.asarray(sr, np.float64) - np.asarray(hr, np.float64)) ** 2)
+    return float(10 * np.log10(peak**2 / error)) if error else float("inf")
+
+
+def ssim(
+    sr: np.ndarray, hr: np.ndarray, peak: float = 255.0, border: Literal["valid", "zero"] = "valid"
+) -> float:
+    """Structural similarity, mean of the map (Wang et al. 2004: Gaussian 11x11, sigma 1.5).
+
+    C1 = (0.01 peak)^2 and C2 = (0.03 peak)^2; population covariance.
+
+    Args:
+        sr: (H, W) or (H, W, C); channels are averaged.
+        hr: of the same shape.
+        peak: range of the samples.
+        border: "valid" averages windows inside the frame (scikit-image's); "zero" averages
+            windows centred on every pixel, samples beyond the frame being zero.
+
+    Raises:
+        ValueError: when the shapes differ, or a frame is smaller than the window.
+    """
+    _check_shapes(sr, hr)
+    sr, hr = np.asarray(sr, np.float64), np.asarray(hr, np.float64)
+    window = 2 * SSIM_RADIUS + 1
+    if min(hr.shape[:2]) < window:
+        raise ValueError(f"ssim: got frames of {hr.shape[:2]}; accepted are {window} and more")
+    if border == "valid":
+        from skimage.metrics import structural_similarity
+
+        return float(
+            structural_similarity(
+                sr,
+                hr,
+                data_range=peak,
+                channel_axis=-1 if hr.ndim == 3 else None,
+                gaussian_weights=True,
+                sigma=SSIM_SIGMA,
+                use_sample_covariance=False,
+            )
+        )
+    if border != "zero":
+        raise ValueError(f"border: got {border!r}; accepted are 'valid' and 'zero'")
+    return float(np.mean(_zero_padded_ssim_map(sr, hr, peak)))
+
+
+def _zero_padded_ssim_map(sr: np.ndarray, hr: np.ndarray, peak: float) -> np.ndarray:
+    from scipy.ndimage import correlate1d
+
+    tap = np.arange(-SSIM_RADIUS, SSIM_RADIUS + 1)
+    window = np.exp(-(tap**2) / (2 * SSIM_SIGMA**2))
+    window /= window.sum()
+
+    def mean(image: np.ndarray) -> np.ndarray:
+        rows = correlate1d(image, window, axis=0, mode="constant")
+        return correlate1d(rows, window, axis=1, mode="constant")
+
+    c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
+    mean_sr, mean_hr = mean(sr), mean(hr)
+    variances = mean(sr * sr) - mean_sr**2 + mean(hr * hr) - mean_hr**2
+    covariance = mean(sr * hr) - mean_sr * mean_hr
+    similarity = (2 * mean_sr * mean_hr + c1) * (2 * covariance + c2)
+    return similarity / ((mean_sr**2 + mean_hr**2 + c1) * (variances + c2))
+
+
+def score_frame(sr: np.ndarray, hr: np.ndarray, protocol: str | Protocol) -> Score:
+    """PSNR and SSIM of one frame under a protocol.
+
+    Args:
+        sr: the super-resolved frame: (H, W, 3) uint8 RGB, (H, W) uint8 luma, or (H, W) floating
+            point luma in [0, 1] (limited range over 255), as a network makes it.
+        hr: the ground truth, (H, W, 3) uint8 RGB. Either may still have the rows and columns
+            that the protocol's size multiple takes away.
+        protocol: a name or a `Protocol`.
+
+    Raises:
+        ValueError: when sizes do not fit, or luma is to be scored in RGB.
+    """
+    protocol = get_protocol(protocol)
+    height, width = cut_size(hr, protocol.size_multiple)
+    accepted = {hr.shape[:2], (height, width)}
+    if sr.shape[:2] not in accepted:
+        raise ValueError(
+            f"sr: got a frame of {sr.shape[1]}x{sr.shape[0]} for a ground truth of "
+            f"{hr.shape[1]}x{hr.shape[0]}; under protocol {protocol.name} accepted are "
+            + " and ".join(f"{w}x{h}" for h, w in sorted(accepted))
+        )
+    inside = (
+        slice(protocol.crop, height - protocol.crop),
+        slice(protocol.crop, width - protocol.crop),
+    )
+    if protocol.domain == "rgb":
+        if sr.ndim != 3 or sr.dtype != np.uint8:
+            kind = "luma" if sr.ndim == 2 else f"{sr.dtype} samples"
+            raise ValueError(f"sr: got {kind}; protocol {protocol.name} accepts 8-bit RGB only")
+        sr, hr = sr[inside], hr[inside]
+    else:
+        sr, hr = _luma_of_result(sr[inside], protocol), luma(hr[inside])
+    border = protocol.ssim_border
+    if protocol.psnr_samples == "truncated":
+        return Score(psnr(np.floor(sr), np.floor(hr)), ssim(sr, hr, border=border))
+    return Score(psnr(sr, hr), ssim(sr, hr, border=border))
+
+
+def cut_size(frame: np.ndarray, multiple: int) -> tuple[int, int]:
+    """Height and width of a frame, cut to multiples of ``multiple``."""
+    height, width = frame.shape[:2]
+    return height - height % multiple, width - width % multiple
+
+
+def mean_score(scores: Sequence[Score]) -> Score:
+    """The mean of PSNR and of SSIM."""
+    return Score(
+        float(np.mean([score.psnr for score in scores])),
+        float(np.mean([score.ssim for score in scores])),
+    )
+
+
+def _luma_of_result(sr: np.ndarray, protocol: Protocol) -> np.ndarray:
+    """Luma in code values of a result, as the protocol scores it."""
+    if sr.ndim == 3:
+        return luma(sr)
+    if sr.dtype == np.uint8:
+        return sr.astype(np.float64)
+    if not np.issubdtype(sr.dtype, np.floating):
+        raise ValueError(f"sr: got {sr.dtype}; accepted are uint8 and floating point in [0, 1]")
+    # In the result's own precision: k/255 comes back as k, so that truncation keeps it.
+    code = np.clip(sr, 0, 1) * sr.dtype.type(255)
+    if protocol.network_luma == "rounded":
+        code = np.floor(code + sr.dtype.type(0.5))
+    return code.astype(np.float64)
+
+
+def _check_shapes(sr: np.ndarray, hr: np.ndarray) -> None:
+    if sr.shape != hr.shape:
+        raise ValueError(
+            f"sr: got shape {sr.shape}; accepted is that of the ground truth {hr.shape}"
+        )

@@ -1,0 +1,1 @@
+"""What is shown of a video or a network before or without making anything."""

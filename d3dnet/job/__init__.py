@@ -1,0 +1,1 @@
+"""A video made larger: in segments that survive a break, by one process or by many."""

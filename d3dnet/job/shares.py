@@ -1,0 +1,263 @@
+"""The segments of one result in shares, which are made apart, on any machines, and then joined.
+
+What they have in common is in one file of the work folder, which the first share to come writes:
+what is made of what, the plan, and which segments each share has. It reads the source once for
+that. Each share has a folder, a journal and a lock of its own in there.
+"""
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from d3dnet.job.journal import (
+    JOURNAL,
+    LOCK,
+    SHARES,
+    BusyError,
+    Journal,
+    Lock,
+    OtherWorkError,
+    differing,
+    work_folder,
+)
+from d3dnet.job.ledger import Job, Ledger
+from d3dnet.job.segments import Segment
+from d3dnet.video.encode import sync
+from d3dnet.video.errors import OutputError
+from d3dnet.video.images import is_pattern
+
+JOIN = "join"
+WAIT = 0.5  # seconds between looks whether the first share has written what all need
+
+
+class SharesMissingError(OutputError):
+    """Not all shares are complete that are to be joined."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """One of so many shares, counted from 1."""
+
+    number: int
+    of: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Share":
+        """Of "2/4"; `ValueError` for what is none."""
+        found = re.fullmatch(r"(\d+)/(\d+)", text)
+        if not found or not 1 <= int(found[1]) <= int(found[2]):
+            raise ValueError(f"segment: got {text!r}; accepted is I/N, from 1/N to N/N")
+        return cls(int(found[1]), int(found[2]))
+
+    @property
+    def name(self) -> str:
+        return f"share-{self.number}-of-{self.of}"
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Segments from `begin` to number `last`, and their frames; or from None: no segment at all.
+
+    With None for the others: to the end of the video.
+    """
+
+    begin: Segment | None
+    last: int | None
+    frames: int | None
+
+
+class Shares:
+    """What all shares of a result have in common.
+
+    Attributes:
+        plan: how the network is run; {} until it is settled.
+        parts: of the shares, in order.
+    """
+
+    def __init__(self, path: Path, parent: Path | None) -> None:
+        self._what = path
+        self._folder = work_folder(path, parent)
+        self.plan: dict[str, Any] = {}
+        self.parts: list[Part] = []
+        self._made_of: dict[str, Any] = {}
+        self._lock: Lock | None = None
+
+    def wait(self) -> None:
+        """Until it is settled, or it is ours to do so; then nobody else begins before `let_go`.
+
+        Raises:
+            OtherWorkError: there is work without shares.
+        """
+        while not self.read():
+            if (self._folder / JOURNAL).exists():
+                raise OtherWorkError(
+                    f"{self._what}: {self._folder} holds unfinished work without shares; run the "
+                    "command that began it, without --segment, or remove it"
+                )
+            try:
+                self._lock = Lock(self._folder / LOCK, self._what)
+            except BusyError:
+                time.sleep(WAIT)
+                continue
+            if self.read():
+                self.let_go()
+            return
+
+    def let_go(self) -> None:
+        """Let others begin, if they wait for us."""
+        if self._lock is not None:
+            self._lock.release() if self.plan else self._lock.remove()
+            self._lock = None
+
+    def read(self) -> bool:
+        """Whether it is settled already."""
+        try:
+            content = json.loads((self._folder / SHARES).read_bytes())
+        except FileNotFoundError:
+            return False
+        self.plan, self._made_of = content["plan"], content["made_of"]
+        self.parts = [
+            Part(begin and Segment.from_dict(begin), last, frames)
+            for begin, last, frames in content["parts"]
+        ]
+        return True
+
+    def settle(
+        self,
+        count: int | None,
+        made_of: Mapping[str, Any],
+        plan: Mapping[str, Any],
+        find: Callable[[], Iterable[tuple[Segment, int]]],
+    ) -> None:
+        """See that it is the same work as that of the others; the first one writes it down.
+
+        Args:
+            count: of shares, None for as many as there are; made_of, plan: as for `Journal.begin`.
+            find: gives all segments, and how many frames each has.
+
+        Raises:
+            OtherWorkError: the other shares are of something else; names what differs.
+        """
+        made_of = json.loads(json.dumps(made_of))
+        if not self.plan:
+            self.plan, self._made_of = dict(plan), made_of
+            self.parts = divided(list(find()), count)
+            parts = [(p.begin and asdict(p.begin), p.last, p.frames) for p in self.parts]
+            content = {"made_of": made_of, "plan": self.plan, "parts": parts}
+            part = self._folder / f"{SHARES}.part"
+            part.write_text(json.dumps(content))
+            sync(part)
+            os.replace(part, self._folder / SHARES)
+            sync(self._folder)
+            self.let_go()
+        differences = differing(self._made_of, made_of)
+        if count not in (None, len(self.parts)):
+            differences = [f"{len(self.parts)} shares there, {count} now"]
+        if differences:
+            raise OtherWorkError(
+                f"{self._what}: {self._folder} holds shares of another kind "
+                f"({'; '.join(differences)}); run the command that began them, or remove it"
+            )
+
+
+def divided(found: list[tuple[Segment, int]], count: int) -> list[Part]:
+    """Runs of segments, with about as many frames each."""
+    total = sum(frames for _, frames in found)
+    shares: list[list[tuple[Segment, int]]] = [[] for _ in range(count)]
+    before = 0
+    for segment, frames in found:
+        shares[(2 * before + frames) * count // (2 * total)].append((segment, frames))
+        before += frames
+    return [
+        Part(share[0][0], share[-1][0].number, sum(frames for _, frames in share))
+        if share
+        else Part(None, -1, 0)
+        for share in shares
+    ]
+
+
+@contextmanager
+def opened(
+    path: Path, parent: Path | None, segment: str | None, restart: bool
+) -> Iterator[tuple[Journal, Shares | None]]:
+    """The journal of a result, or of a share of it; and what all shares have in common, if any.
+
+    Args:
+        path, parent: as for `Journal`.
+        segment: "I/N" for a share; `JOIN` for a result that is to be joined of them; None for one
+            that is made as a whole.
+        restart: forget what is there, of the share or of the whole.
+
+    Raises:
+        OtherWorkError: there is work of the other kind. BusyError: of another process.
+        SharesMissingError: there are no shares to join.
+    """
+    shares = Shares(path, parent)
+    folder = work_folder(path, parent)
+    if segment not in (None, JOIN):
+        with ExitStack() as stack:
+            stack.callback(shares.let_go)
+            shares.wait()
+            journal = stack.enter_context(Journal(path, parent, Share.parse(segment).name))
+            if restart or not journal.any_done:
+                journal.restart()
+            yield journal, shares
+        return
+    there = shares.read()
+    if segment == JOIN and not there:
+        raise SharesMissingError(
+            f"{path}: no shares in {folder}; make them with d3dnet upscale --segment 1/N to N/N"
+        )
+    if segment is None and there:
+        if not restart:
+            raise OtherWorkError(
+                f"{path}: {folder} holds shares (--segment); make the others and use d3dnet join, "
+                "or use --restart to begin again without"
+            )
+        for lock in folder.glob(f"share-*/{LOCK}"):
+            Lock(lock, path).release()  # refused while one is being made
+    with Journal(path, parent) as journal:
+        if segment is None and (restart or not journal.any_done):
+            journal.restart()
+        yield journal, shares if segment == JOIN else None
+
+
+@contextmanager
+def collected(
+    shares: Shares, path: Path, parent: Path | None, job: Job, ledger: Ledger
+) -> Iterator[None]:
+    """Within it, no share is worked on, and `ledger` has the segments of all.
+
+    Raises:
+        BusyError: a share is being made. SharesMissingError: some are not complete; names them.
+    """
+    missing = []
+    with ExitStack() as stack:
+        for number, part in enumerate(shares.parts, start=1):
+            if part.begin is None:
+                continue
+            share = Share(number, len(shares.parts))
+            journal = stack.enter_context(Journal(path, parent, share.name))
+            done = Ledger(replace(job, folder=journal.folder), journal)
+            numbers = [n for n in range(part.begin.number, part.last + 1) if n not in done.frames]
+            if numbers:
+                of = part.last + 1 - part.begin.number
+                missing.append(f"{share} ({len(numbers)} of {of} segments)")
+            elif is_pattern(path):
+                journal.append({"joining": True})
+            ledger.include(done)
+        if missing:
+            raise SharesMissingError(
+                f"{path}: shares are not complete: {', '.join(missing)}; make them with d3dnet "
+                "upscale --segment, as the others"
+            )
+        yield

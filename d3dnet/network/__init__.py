@@ -1,0 +1,1 @@
+"""The network, and how it is run over clips of any length and frames of any size."""

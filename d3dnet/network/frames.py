@@ -1,0 +1,92 @@
+"""Frames in memory, four times larger: `upscale_frames`."""
+
+import os
+from collections import deque
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from d3dnet.job.pipeline import check_mode, load_network, run_network
+from d3dnet.video import colour
+
+SCALE = colour.SCALE
+
+
+def upscale_frames(
+    frames: np.ndarray | Tensor,
+    *,
+    model: str | os.PathLike[str] | nn.Module = "d3dnet",
+    device: str | torch.device = "auto",
+    precision: str = "auto",
+    mode: str = "sequence",
+) -> np.ndarray | Tensor:
+    """Make the frames of one shot four times larger in both directions.
+
+    Args:
+        frames: (T, H, W) luma or (T, H, W, 3) RGB; uint8, uint16, or floating point in [0, 1].
+            Integers are divided by the largest of their type. Luma is BT.601 of limited range, as
+            video stores it and as the network was trained: black 16/255, white 235/255. RGB is of
+            full range; its luma goes through the network, its chroma is interpolated (bicubic).
+        model, device, precision, mode: as for `upscale_video`.
+
+    Returns:
+        (T, 4H, 4W) or (T, 4H, 4W, 3), of the type given: numpy array or tensor, same dtype (and
+        device). Values are rounded and clipped to the range of the type.
+
+    Raises:
+        ValueError: another shape or dtype, no frame, no pixel, or an unknown mode,
+            device or precision. CheckpointError for a wrong weights file.
+    """
+    check_mode(mode)
+    if isinstance(frames, Tensor):
+        arrays = frames.detach().cpu()
+        # numpy has no bfloat16
+        arrays = (arrays.float() if frames.is_floating_point() else arrays).numpy()
+        result = upscale_frames(arrays, model=model, device=device, precision=precision, mode=mode)
+        return torch.from_numpy(result).to(frames.device, frames.dtype)
+    _check_frames(frames)
+    network = load_network(model, device, precision)
+    top = np.iinfo(frames.dtype).max if frames.dtype.kind == "u" else 1
+    luma_only = frames.ndim == 3
+    layout = colour.Layout("luma" if luma_only else "rgb", "grey" if luma_only else "rgb", 16)
+    chroma: deque[list[np.ndarray]] = deque()
+
+    def luma_frames() -> Iterator[Tensor]:
+        for frame in frames:
+            unit = frame.astype(np.float32) / np.float32(top)
+            if not luma_only:
+                unit, *planes = colour.rgb_to_ycbcr(unit[..., 0], unit[..., 1], unit[..., 2])
+                unit = unit / np.float32(255)
+                chroma.append(planes)
+            yield torch.from_numpy(unit)[None]
+
+    count, height, width = frames.shape[:3]
+    size = (SCALE * height, SCALE * width)
+    result = np.empty((count, *size, *frames.shape[3:]), frames.dtype)
+    for index, luma in enumerate(run_network(network, luma_frames(), mode)):
+        values = luma[0].float().cpu().numpy()
+        if not luma_only:
+            planes = [colour.enlarge_chroma(p, size, layout, layout) for p in chroma.popleft()]
+            values = np.stack(colour.ycbcr_to_rgb(values * np.float32(255), *planes), axis=-1)
+        values = np.clip(values, 0, 1) * np.float32(top)
+        result[index] = np.rint(values) if frames.dtype.kind == "u" else values
+    return result
+
+
+def _check_frames(frames: np.ndarray) -> None:
+    if not isinstance(frames, np.ndarray):
+        raise ValueError(
+            f"frames: got {type(frames).__name__}; accepted are a numpy array or a tensor"
+        )
+    if frames.ndim not in (3, 4) or (frames.ndim == 4 and frames.shape[3] != 3):
+        raise ValueError(
+            f"frames: got shape {frames.shape}; accepted are (T, H, W) luma and (T, H, W, 3) RGB"
+        )
+    if frames.dtype not in (np.uint8, np.uint16) and frames.dtype.kind != "f":
+        raise ValueError(
+            f"frames: got dtype {frames.dtype}; accepted are uint8, uint16 and floating point"
+        )
+    if 0 in frames.shape:
+        raise ValueError(f"frames: got shape {frames.shape}; accepted is one pixel or more")

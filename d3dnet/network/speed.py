@@ -1,0 +1,59 @@
+"""How fast a network runs on this machine: a short measurement, for estimates."""
+
+import time
+
+import torch
+from torch import nn
+
+from d3dnet.network.model import D3Dnet
+
+SIDE = {"cpu": 48, "mps": 64, "cuda": 192}  # of the frames that are measured with
+
+
+@torch.inference_mode()
+def pixels_per_second(network: nn.Module, seconds: float = 5) -> float:
+    """Input pixels that are super-resolved in a second, in sequence mode.
+
+    Small frames are timed, seven at once, for about so many seconds (once at least, after one that
+    is not timed); the best counts, as other programs can only slow it down.
+    """
+    device = next((p.device for p in network.parameters()), torch.device("cpu"))
+    side = SIDE[device.type]
+    clip = torch.rand(1, 1, 7, side, side, device=device)
+
+    def once() -> float:
+        _wait_for(device)
+        start = time.perf_counter()
+        if isinstance(network, D3Dnet):
+            network.forward_sequence(clip)
+        else:
+            list(network.stream(clip[0].unbind(1)))
+        _wait_for(device)
+        return time.perf_counter() - start
+
+    end = time.perf_counter() + seconds
+    once()
+    times = [once()]
+    while time.perf_counter() < end:
+        times.append(once())
+    return clip.numel() / min(times)
+
+
+def show_duration(seconds: float) -> str:
+    """ "45 s", "12 min", "3 h 20 min", "4 d 2 h"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min"
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
