@@ -1,6 +1,6 @@
 # make upscale    set everything up and upscale the sample clip (IN=..., OUT=... take any video)
 # make test       set everything up and run the tests
-# make lint       check style and format
+# make lint       check style, format and types
 # make gpu-check  on a machine with a GPU: build, test and measure the CUDA kernels (docs/cuda.md)
 PYTHON ?= python3
 export IN ?= data/sample.mp4
@@ -32,6 +32,7 @@ test: $(installed)
 lint: $(installed)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	.venv/bin/mypy
 
 # Uses PYTHON as it is and installs nothing.
 gpu-check:
