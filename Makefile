@@ -11,7 +11,7 @@ installed := .venv/installed
 setup: $(installed)
 
 # torch comes first, so that building d3dnet (--no-build-isolation) finds its headers.
-$(installed): pyproject.toml setup.py constraints.txt $(wildcard cuda_ops/*)
+$(installed): pyproject.toml setup.py constraints.txt $(wildcard cuda_ops/* cuda_ops/*/*)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "d3dnet needs Python 3.11 or newer; set PYTHON=")'
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch numpy setuptools wheel

@@ -2,8 +2,9 @@
 
 A kernel is a plain shared library on the LibTorch Stable ABI: no Python headers, no binding, one
 build for many versions of torch. It is optional: where it cannot be built, one warning says why and
-the package runs in plain PyTorch. Objects are kept under build/ by a hash of what they are made
-from, so that building again compiles only what changed.
+the package runs in plain PyTorch. Asked for by D3DNET_BUILD_CUDA=1, the CUDA kernels are an error.
+Objects are kept under build/ by a hash of what they are made from, so that building again compiles
+only what changed.
 """
 
 import hashlib
@@ -17,12 +18,15 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
+from typing import ClassVar
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent.resolve()
-SOURCES = ROOT / "cuda_ops"
+CPU_SOURCES = ROOT / "cuda_ops" / "cpu"
+CUDA_SOURCES = ROOT / "cuda_ops" / "cuda"
+TENSORS = ROOT / "cuda_ops" / "tensors.h"  # what both libraries include
 OBJECTS = ROOT / "build" / "objects"
 FLAGS = [
     "-std=c++17",
@@ -45,6 +49,8 @@ INSTRUCTION_SETS = {
     "kernel_amx": [*AVX512, "-mprefer-vector-width=512", "-mamx-tile", "-mamx-bf16"],
 }
 BUILD_CUDA_VARIABLE = "D3DNET_BUILD_CUDA"  # 1: build the CUDA kernels, 0: do not
+CPU = "d3dnet._C_cpu"
+CUDA = "d3dnet._C_cuda"
 CUDA_ARCHITECTURES = "7.5 8.0 8.6 8.9 9.0 10.0 12.0"
 
 
@@ -94,7 +100,7 @@ def supports(command: list[str], flags: list[str]) -> bool:
 
 
 def build_cpu_library(target: Path) -> None:
-    """Compile cuda_ops/*.cpp into `target`; `BuildError` says why not."""
+    """Compile cuda_ops/cpu/*.cpp into `target`; `BuildError` says why not."""
     command = compiler()
     torch = torch_folder()
     common = [*FLAGS, f"-I{torch / 'include'}"]
@@ -102,7 +108,7 @@ def build_cpu_library(target: Path) -> None:
     is_x86 = platform.machine().lower() in ("x86_64", "amd64")
     made_from = hashlib.sha256((run([*command, "--version"]) + str(torch)).encode())
     made_from.update((torch / "version.py").read_bytes())
-    for header in sorted(SOURCES.glob("*.h")):
+    for header in (*sorted(CPU_SOURCES.glob("*.h")), TENSORS):
         made_from.update(header.read_bytes())
 
     def compile_file(source: Path) -> Path:
@@ -124,7 +130,7 @@ def build_cpu_library(target: Path) -> None:
 
     OBJECTS.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = [str(made) for made in pool.map(compile_file, sorted(SOURCES.glob("*.cpp")))]
+        objects = [str(made) for made in pool.map(compile_file, sorted(CPU_SOURCES.glob("*.cpp")))]
     target.parent.mkdir(parents=True, exist_ok=True)
     # A running program keeps the library it has loaded: the new one takes its name at the end.
     partial = target.with_suffix(".partial")
@@ -140,11 +146,17 @@ def nvcc() -> str | None:
     return next((str(place) for place in places if place and Path(place).exists()), None)
 
 
+def asked_for_cuda() -> bool | None:
+    """What the environment says of the CUDA kernels: to build them, not to, or nothing."""
+    asked = os.environ.get(BUILD_CUDA_VARIABLE, "")
+    return asked != "0" if asked else None
+
+
 def wants_cuda() -> bool:
     """Whether to build the CUDA kernels: as the environment says, else if torch has CUDA."""
-    asked = os.environ.get(BUILD_CUDA_VARIABLE, "")
-    if asked:
-        return asked != "0"
+    asked = asked_for_cuda()
+    if asked is not None:
+        return asked
     try:
         version = (torch_folder() / "version.py").read_text()
     except BuildError:
@@ -175,7 +187,7 @@ def architecture_flags(wanted: str, known: list[int]) -> list[str]:
 
 
 def build_cuda_library(target: Path) -> None:
-    """Compile cuda_ops/deform_conv3d_cuda.cu into `target`; `BuildError` says why not."""
+    """Compile cuda_ops/cuda/deform_conv3d.cu into `target`; `BuildError` says why not."""
     command = nvcc()
     if command is None:
         raise BuildError("no nvcc was found; install the CUDA toolkit, or set CUDA_HOME")
@@ -194,7 +206,7 @@ def build_cuda_library(target: Path) -> None:
         flags.append("-ltorch_cuda")
     made_from = hashlib.sha256(shlex.join([command, *flags]).encode())
     made_from.update((torch / "version.py").read_bytes())
-    for source in sorted([*SOURCES.glob("*.cuh"), *SOURCES.glob("*.cu")]):
+    for source in (*sorted(CUDA_SOURCES.glob("*.cu*")), TENSORS):
         made_from.update(source.read_bytes())
     OBJECTS.mkdir(parents=True, exist_ok=True)
     made = OBJECTS / f"cuda-{made_from.hexdigest()[:16]}.so"
@@ -202,7 +214,7 @@ def build_cuda_library(target: Path) -> None:
         for stale in OBJECTS.glob("cuda-*.so"):
             stale.unlink()
         partial = made.with_suffix(".partial")
-        run([command, *flags, "-o", str(partial), str(SOURCES / "deform_conv3d_cuda.cu")])
+        run([command, *flags, "-o", str(partial), str(CUDA_SOURCES / "deform_conv3d.cu")])
         partial.replace(made)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(".partial")
@@ -212,26 +224,24 @@ def build_cuda_library(target: Path) -> None:
 
 def copy_cuda_headers(package: Path) -> None:
     """Put the CUDA kernels' sources into the package: it can compile them where it runs."""
-    folder = package / "cuda_ops"
+    folder = package / "cuda_ops" / "cuda"
     folder.mkdir(parents=True, exist_ok=True)
-    for header in SOURCES.glob("*.cuh"):
+    for header in CUDA_SOURCES.glob("*.cuh"):
         shutil.copyfile(header, folder / header.name)
 
 
 class BuildLibraries(build_ext):
     """Builds each extension as a plain shared library."""
 
-    builders = {  # noqa: RUF012
-        "d3dnet._C_cpu": build_cpu_library,
-        "d3dnet._C_cuda": build_cuda_library,
-    }
+    builders: ClassVar = {CPU: build_cpu_library, CUDA: build_cuda_library}
 
     def get_ext_filename(self, fullname: str) -> str:
         """d3dnet/_C_cpu.so: no Python version in it, for no Python is in it."""
         return os.path.join(*fullname.split(".")) + ".so"
 
     def run(self) -> None:
-        """Build what can be built, and warn of what cannot."""
+        """Build what can be built, warn of what cannot, and fail if that was asked for by name."""
+        failure = None
         if not self.inplace:
             copy_cuda_headers(Path(self.build_lib) / "d3dnet")
         for extension in list(self.extensions):
@@ -240,6 +250,9 @@ class BuildLibraries(build_ext):
                 self.builders[extension.name](target)
             except (BuildError, OSError) as error:
                 self.extensions.remove(extension)
+                if extension.name == CUDA and asked_for_cuda():
+                    failure = f"{CUDA} was not built, which {BUILD_CUDA_VARIABLE} asks for: {error}"
+                    continue
                 print(
                     f"\nWARNING: {extension.name} was not built, so d3dnet will run in plain "
                     f"PyTorch, several times slower: {error}\n",
@@ -247,9 +260,11 @@ class BuildLibraries(build_ext):
                 )
         if self.inplace:
             self.copy_extensions_to_source()
+        if failure is not None:
+            raise SystemExit(failure)
 
 
-names = ["d3dnet._C_cpu", *(["d3dnet._C_cuda"] if wants_cuda() else [])]
+names = [CPU, *([CUDA] if wants_cuda() else [])]
 setup(
     ext_modules=[Extension(name, sources=[], optional=True) for name in names],
     cmdclass={"build_ext": BuildLibraries},

@@ -15,7 +15,8 @@ import torch
 INSTRUCTION_SETS = ("generic", "avx2", "avx512", "amx")  # ascending
 INSTRUCTION_SET_VARIABLE = "D3DNET_INSTRUCTION_SET"
 CPU_LIBRARY = Path(__file__).parent.parent / "_C_cpu.so"
-OPERATOR = b"d3dnet operator 2"  # in cuda_ops/instruction_set.cpp; another one for other arguments
+# In cuda_ops/cpu/instruction_set.cpp; another one for other arguments.
+OPERATOR = b"d3dnet operator 2"
 
 _library: ctypes.CDLL | None = None
 _problem = f"{CPU_LIBRARY} does not exist"

@@ -1,8 +1,8 @@
 """The operator on CUDA: which kernels run it, and what they are told.
 
-The kernels of cuda_ops/ come from the library that setup.py built, else they are compiled where
-they run (`d3dnet.ops.nvrtc`), else the PyTorch reference runs, which is warned about once. That is
-found out at the first use of a CUDA tensor: nothing here touches a GPU at import.
+The kernels of cuda_ops/cuda/ come from the library that setup.py built, else they are compiled
+where they run (`d3dnet.ops.nvrtc`), else the PyTorch reference runs, which is warned about once.
+That is found out at the first use of a CUDA tensor: nothing here touches a GPU at import.
 """
 
 import functools

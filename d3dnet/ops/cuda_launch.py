@@ -1,4 +1,4 @@
-"""Plans the launches of the CUDA kernels: the Python twin of cuda_ops/deform_conv3d_cuda.cu.
+"""Plans the launches of the CUDA kernels: the Python twin of cuda_ops/cuda/deform_conv3d.cu.
 
 Used where the kernels were compiled at run time. What a launch is, is the caller's: a GPU's, or in
 the tests an emulation's.
@@ -37,7 +37,7 @@ ELEMENTS = {
 
 
 class Tiling(ctypes.Structure):
-    """`Tiling` of cuda_ops/cuda_problem.cuh."""
+    """`Tiling` of cuda_ops/cuda/problem.cuh."""
 
     _fields_ = (
         *((name, ctypes.c_int) for name in ("log_width", "log_height", "across", "down")),
@@ -65,7 +65,7 @@ def _fields() -> list[tuple[str, type]]:
 
 
 class CudaProblem(ctypes.Structure):
-    """`CudaProblem` of cuda_ops/cuda_problem.cuh."""
+    """`CudaProblem` of cuda_ops/cuda/problem.cuh."""
 
     _fields_ = _fields()
 

@@ -1,6 +1,6 @@
 """Compiles the CUDA kernels where they run, with the NVRTC that torch brings; no nvcc is needed.
 
-The sources are those that setup.py builds from, cuda_ops/*.cuh. What was compiled is kept in a
+The sources are those that setup.py builds from, cuda_ops/cuda/*.cuh. What was compiled is kept in a
 cache folder ($XDG_CACHE_HOME/d3dnet, else ~/.cache/d3dnet), by a hash of all that went into it.
 """
 
@@ -20,9 +20,14 @@ from torch import Tensor
 from d3dnet.ops.cuda_launch import ELEMENTS, CudaProblem, Launch, LaunchedOperators
 
 _PACKAGE = Path(__file__).parent.parent
-# Installed beside the package's modules; in a clone beside the package.
+# Installed within the package; in a clone beside it.
 SOURCES = next(
-    (f for f in (_PACKAGE / "cuda_ops", _PACKAGE.parent / "cuda_ops") if f.is_dir()), None
+    (
+        f
+        for f in (place / "cuda_ops" / "cuda" for place in (_PACKAGE, _PACKAGE.parent))
+        if f.is_dir()
+    ),
+    None,
 )
 OLDEST = (7, 0)  # that has the shared memory, and __grid_constant__
 _MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
@@ -36,7 +41,7 @@ def load(device: int) -> LaunchedOperators:
     _compiler()
     _driver()
     if SOURCES is None:
-        raise OSError("the kernels' sources, cuda_ops/*.cuh, are not installed")
+        raise OSError("the kernels' sources, cuda_ops/cuda/*.cuh, are not installed")
     capability = torch.cuda.get_device_capability(device)
     if capability < OLDEST:
         wanted, found = ("{}.{}".format(*version) for version in (OLDEST, capability))
@@ -59,7 +64,7 @@ def source(kernel: str) -> str:
     return (
         f"#define D3DNET_PRODUCTS(X) X({name}, {element.type}, {tensor_cores}, {blocks})\n"
         f"#define D3DNET_ELEMENTS(X) {elements}\n"
-        '#include "deform_conv3d.cuh"\n'
+        '#include "kernels.cuh"\n'
     )
 
 

@@ -12,13 +12,14 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from host_library import ROOT, build_library
 
 from d3dnet.ops import compiled, fallback_problem, instruction_set, instruction_sets, reference
 
 pytestmark = pytest.mark.skipif(
     fallback_problem() is not None, reason=f"no compiled CPU kernel: {fallback_problem()}"
 )
-SETS = ("generic", "avx2", "avx512", "amx", "amx-emulated")
+SETS = ("generic", "avx2", "avx512", "amx")
 TOLERANCE = {
     torch.float32: 2e-5,
     torch.float64: 1e-10,
@@ -74,8 +75,7 @@ def compute(call: Call, forward, backward) -> dict[str, torch.Tensor]:
     }
 
 
-def compiled_results(call: Call) -> dict[str, torch.Tensor]:
-    operators = torch.ops.d3dnet
+def compiled_results(call: Call, operators=torch.ops.d3dnet) -> dict[str, torch.Tensor]:
     return compute(call, operators.deform_conv3d, operators.deform_conv3d_backward)
 
 
@@ -85,7 +85,8 @@ def library() -> ctypes.CDLL:
 
 @pytest.fixture(params=SETS)
 def each_set(request):
-    if request.param != "amx-emulated" and request.param not in instruction_sets():
+    """The name of an instruction set that the operators run on."""
+    if request.param not in instruction_sets():
         pytest.skip(f"this machine or build has no {request.param}")
     before = instruction_set()
     assert library().d3dnet_set_instruction_set(request.param.encode()) == 0
@@ -93,21 +94,47 @@ def each_set(request):
     assert library().d3dnet_set_instruction_set(before.encode()) == 0
 
 
+@pytest.fixture(scope="module")
+def emulated_amx():
+    """The operators on the kernel for AMX, its instructions emulated."""
+    sources = [
+        ROOT / "tests/ops/amx_emulation/kernel_amx.cpp",
+        *(ROOT / "cuda_ops/cpu" / name for name in ("deform_conv3d.cpp", "kernel_generic.cpp")),
+    ]
+    name = "d3dnet_amx_emulated"
+    operators = torch.library.Library(name, "DEF")
+    for operator in ("deform_conv3d", "deform_conv3d_backward"):
+        schema = str(getattr(torch.ops.d3dnet, operator).default._schema)
+        operators.define(schema.removeprefix("d3dnet::"))
+    torch.ops.load_library(build_library("amx-emulation", sources, [f"-DD3DNET_OPERATORS={name}"]))
+    yield torch.ops.d3dnet_amx_emulated
+    operators._destroy()
+
+
+SHAPES = {
+    "64": {},
+    "32": {"channels": 32, "out_channels": 32},
+    "odd": {"channels": 33, "out_channels": 37, "batch": 2, "size": (2, 9, 11)},
+    "groups": {"channels": 12, "out_channels": 18, "groups": 3},
+    "THW": {"channels": 12, "out_channels": 5, "dims": "THW"},
+}
+
+
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize(
-    "shape",
-    [
-        {},
-        {"channels": 32, "out_channels": 32},
-        {"channels": 33, "out_channels": 37, "batch": 2, "size": (2, 9, 11)},
-        {"channels": 12, "out_channels": 18, "groups": 3},
-        {"channels": 12, "out_channels": 5, "dims": "THW"},
-    ],
-    ids=["64", "32", "odd", "groups", "THW"],
-)
+@pytest.mark.parametrize("shape", SHAPES)
 def test_every_instruction_set_agrees_with_the_float64_reference(each_set, dtype, shape):
-    call = make_call(**shape).to(dtype)
-    found = compiled_results(call)
+    check(dtype, shape)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_kernel_for_amx_agrees_with_it_with_amx_emulated(emulated_amx, dtype, shape):
+    check(dtype, shape, emulated_amx)
+
+
+def check(dtype: torch.dtype, shape: str, *operators) -> None:
+    call = make_call(**SHAPES[shape]).to(dtype)
+    found = compiled_results(call, *operators)
     wanted = compute(call.to(torch.float64), reference.forward, reference.backward)
     for name, value in found.items():
         assert value.dtype == dtype
@@ -118,13 +145,22 @@ def test_every_instruction_set_agrees_with_the_float64_reference(each_set, dtype
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("dims", ["HW", "THW"])
 def test_results_do_not_depend_on_the_number_of_threads_nor_on_the_run(each_set, dtype, dims):
+    check_repeatable(dtype, dims)
+
+
+@pytest.mark.parametrize("dims", ["HW", "THW"])
+def test_nor_do_those_of_the_kernel_for_amx(emulated_amx, dims):
+    check_repeatable(torch.bfloat16, dims, emulated_amx)
+
+
+def check_repeatable(dtype: torch.dtype, dims: str, *operators) -> None:
     call = make_call(channels=32, out_channels=32, dims=dims, batch=2).to(dtype)
     before = torch.get_num_threads()
     runs = []
     try:
         for threads in (1, 2, 2, 3):
             torch.set_num_threads(threads)
-            runs.append(compiled_results(call))
+            runs.append(compiled_results(call, *operators))
     finally:
         torch.set_num_threads(before)
     for other in runs[1:]:
@@ -135,10 +171,6 @@ def test_an_unknown_instruction_set_is_refused_and_leaves_the_one_in_force():
     before = instruction_set()
     assert library().d3dnet_set_instruction_set(b"sse9") == 1
     assert instruction_set() == before
-
-
-def test_the_emulation_of_amx_is_there_by_name_only():
-    assert "amx-emulated" not in compiled._library.d3dnet_instruction_sets().decode().split(",")
 
 
 def run_python(program: str, **environment: str) -> str:

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[2]
-PROGRAM = '#include "deform_conv3d.cuh"\n'
-LAUNCHER = ROOT / "cuda_ops" / "deform_conv3d_cuda.cu"  # the same kernels, and torch's headers
+KERNELS = Path(__file__).parents[2] / "cuda_ops" / "cuda"
+PROGRAM = '#include "kernels.cuh"\n'
+LAUNCHER = KERNELS / "deform_conv3d.cu"  # the same kernels, and torch's headers
 # GPUs (sm) by the virtual architecture whose code they are assembled from: a source is compiled
 # once for several GPUs, which differ in the assembler only.
 GPUS = {75: (75,), 80: (80, 86, 89), 90: (90, 100, 120)}
@@ -62,7 +62,7 @@ def report(request: pytest.FixtureRequest, tmp_path_factory) -> tuple[int, str]:
         pytest.skip(f"this nvcc knows none of the GPUs {GPUS[virtual]}")
     command = [
         *(compiler(), "-std=c++17", *flags, "-Xptxas", "-v"),
-        *(f"-gencode=arch=compute_{virtual},code=[{','.join(gpus)}]", f"-I{ROOT / 'cuda_ops'}"),
+        *(f"-gencode=arch=compute_{virtual},code=[{','.join(gpus)}]", f"-I{KERNELS}"),
         *("-o", folder / "kernels.out", source),
     ]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -6,25 +6,20 @@ for threads, barriers, shared memory, asynchronous copies and tensor cores.
 
 import ctypes
 import dataclasses
-import hashlib
-import os
-import shutil
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import cases
 import pytest
 import torch
 import torch.nn.functional as F
+from host_library import ROOT, build_library
 
 from d3dnet.ops import cuda_launch, nvrtc
 
-ROOT = Path(__file__).parents[2]
-SOURCES = (
+SOURCES = [
     ROOT / "tests/ops/cuda_emulation/emulation.cpp",
-    ROOT / "cuda_ops/deform_conv3d_cuda.cu",
-)
+    ROOT / "cuda_ops/cuda/deform_conv3d.cu",
+]
 MODES = {
     "float64": (torch.float64, 1e-10),
     "float32": (torch.float32, 2e-5),
@@ -36,39 +31,8 @@ MODES = {
 
 @pytest.fixture(scope="module")
 def emulation() -> ctypes.CDLL:
-    """The compiled kernels, loaded; kept under build/ by a hash of what they are made from."""
-    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
-    if compiler is None:
-        pytest.skip("no C++ compiler was found to compile the kernels for the host")
-    folder = Path(torch.__file__).parent
-    flags = [
-        "-std=c++17",
-        "-O2",
-        "-fPIC",
-        "-DD3DNET_EMULATED",
-        "-DTORCH_TARGET_VERSION=0x020a000000000000",
-        f"-I{ROOT / 'cuda_ops'}",
-        f"-I{ROOT / 'tests/ops/cuda_emulation'}",
-        f"-I{folder / 'include'}",
-    ]
-    made_from = hashlib.sha256(repr((compiler, flags, torch.__version__)).encode())
-    for file in sorted([*SOURCES, SOURCES[0].with_suffix(".h"), *ROOT.glob("cuda_ops/*.cuh")]):
-        made_from.update(file.read_bytes())
-    library = ROOT / "build" / f"cuda-emulation-{made_from.hexdigest()[:16]}.so"
-    if not library.exists():
-        library.parent.mkdir(exist_ok=True)
-        objects = [library.with_suffix(f".{n}.o") for n in range(len(SOURCES))]
-        compiles = [
-            subprocess.Popen([compiler, *flags, "-x", "c++", "-c", source, "-o", made])
-            for source, made in zip(SOURCES, objects, strict=True)
-        ]
-        assert [process.wait() for process in compiles] == [0, 0]
-        partial = library.with_suffix(".partial")
-        link = [compiler, "-shared", "-o", partial, *objects, f"-L{folder / 'lib'}", "-ltorch_cpu"]
-        subprocess.run(link, check=True)
-        partial.replace(library)
-        for made in objects:
-            made.unlink()
+    """The compiled kernels, loaded."""
+    library = build_library("cuda-emulation", SOURCES, ["-DD3DNET_EMULATED"])
     torch.ops.load_library(library)
     return ctypes.CDLL(str(library))
 
@@ -261,5 +225,5 @@ class TestLaunchesFromPython:
     def test_every_kernel_has_a_program_that_holds_it(self, emulation):
         for element in ("bfloat16", "float16", "tf32", "float32", "float64"):
             program = nvrtc.source(f"d3dnet_forward_{element}")
-            assert f"X({element}, " in program and "deform_conv3d.cuh" in program
-        assert nvrtc.SOURCES == ROOT / "cuda_ops"
+            assert f"X({element}, " in program and "kernels.cuh" in program
+        assert nvrtc.SOURCES == ROOT / "cuda_ops" / "cuda"

@@ -10,8 +10,8 @@
 
 #include <ucontext.h>
 
-#include "cuda_backward.cuh"
-#include "cuda_forward.cuh"
+#include "backward.cuh"
+#include "forward.cuh"
 
 namespace d3dnet {
 namespace {

@@ -10,7 +10,7 @@
 #include <cmath>
 #include <cstddef>
 
-#include "cuda_problem.cuh"
+#include "problem.cuh"
 
 namespace d3dnet {
 using std::floor;

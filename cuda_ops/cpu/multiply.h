@@ -116,7 +116,7 @@ void multiply(int64_t m, int64_t n, int64_t k, const S* a, int64_t a_stride, con
   panels(m, n, k, a, a_stride, b, b_row, b_panel, c, c_row, accumulate);
 }
 
-// ---- the three products of the convolution; gemm_amx.h has the same ones for bfloat16 ----------
+// ---- the three products of the convolution; multiply_amx.h has the same ones for bfloat16 ----------
 
 // Elements of a matrix (rows, columns) packed by pack().
 template <typename S>

@@ -4,10 +4,6 @@
 // threads. Work is cut in a way that depends on the shapes alone, each piece is computed by one
 // thread, and partial sums are added in a fixed order, so that results are repeatable bit for bit
 // and do not depend on the number of threads.
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-
 #include <atomic>
 #include <memory>
 #include <optional>
@@ -15,16 +11,12 @@
 #include <tuple>
 #include <vector>
 
+#include "../tensors.h"
 #include "instruction_set.h"
 #include "problem.h"
 
 namespace d3dnet {
 namespace {
-
-using torch::headeronly::MemoryFormat;
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-using Sizes = std::vector<int64_t>;
 
 // Partial sums of the weight gradient that are kept apart.
 constexpr int64_t kMaxChunks = 32;
@@ -37,45 +29,6 @@ Dtype dtype_of(const Tensor& tensor) {
     case ScalarType::Half: return Dtype::float16;
     default: STD_TORCH_CHECK(false, "deform_conv3d: dtype accepted by Python but not here");
   }
-}
-
-int64_t size_of(Dtype dtype) {
-  return dtype == Dtype::float64 ? 8 : dtype == Dtype::float32 ? 4 : 2;
-}
-
-Sizes sizes_of(const Tensor& tensor) {
-  const auto sizes = tensor.sizes();
-  return Sizes(sizes.begin(), sizes.end());
-}
-
-// Whether results that follow `tensor` are channels last: contract.empty_in_layout_of.
-bool is_channels_last(const Tensor& tensor) {
-  if (tensor.is_contiguous()) return false;
-  int64_t expected = 1;
-  for (const int d : {1, 4, 3, 2, 0}) {
-    if (tensor.size(d) == 1) continue;
-    if (tensor.stride(d) != expected) return false;
-    expected *= tensor.size(d);
-  }
-  return true;
-}
-
-Tensor empty(const Sizes& sizes, ScalarType dtype, bool channels_last) {
-  return torch::stable::empty(
-      sizes, dtype, std::nullopt, std::nullopt, std::nullopt,
-      channels_last ? MemoryFormat::ChannelsLast3d : MemoryFormat::Contiguous);
-}
-
-Tensor zeros(const Sizes& sizes, ScalarType dtype) {
-  Tensor tensor = empty(sizes, dtype, false);
-  return torch::stable::zero_(tensor);
-}
-
-// A copy of `tensor` in the layout that belongs to `like`, or `tensor` where it has it already.
-Tensor in_layout_of(const Tensor& like, const Tensor& tensor) {
-  const auto format =
-      is_channels_last(like) ? MemoryFormat::ChannelsLast3d : MemoryFormat::Contiguous;
-  return torch::stable::contiguous(tensor, format);
 }
 
 // Memory for the threads of one parallel region, aligned to cache lines.
@@ -145,7 +98,7 @@ struct Arguments {
                     "deform_conv3d: a clip of more than 2^31 pixels is not supported");
     p.dtype = dtype_of(input);
     p.offset_dtype = dtype_of(offset);
-    zero_row.assign(p.channels * size_of(p.dtype), 0);
+    zero_row.assign(p.channels * size_of(input.scalar_type()), 0);
     p.input = input.const_data_ptr();
     p.offset = offset.const_data_ptr();
     p.weight = weight.const_data_ptr();
@@ -166,7 +119,7 @@ Tensor forward(const Tensor& input, const Tensor& offset, const Tensor& weight,
   p.output_channels_last = is_channels_last(input);
   p.negative_slope = negative_slope;
   Tensor output = empty({p.batch, p.out_channels, p.out_size[0], p.out_size[1], p.out_size[2]},
-                        input.scalar_type(), p.output_channels_last);
+                        input.scalar_type(), input, p.output_channels_last);
   p.output = output.mutable_data_ptr();
   arguments.packed.resize(kernels.packed_size(p));
   p.packed_weight = arguments.packed.data();
@@ -184,7 +137,7 @@ Tensor forward(const Tensor& input, const Tensor& offset, const Tensor& weight,
   return output;
 }
 
-Tensor bias_gradient(const Problem& p, const Kernels& kernels, ScalarType dtype) {
+Tensor bias_gradient(const Problem& p, const Kernels& kernels, const Tensor& input) {
   const int64_t frames = p.batch * p.out_size[0];
   std::vector<double> sums(frames * p.out_channels);
   for_each_item(frames, 0, [&](int64_t frame, void*) {
@@ -192,7 +145,7 @@ Tensor bias_gradient(const Problem& p, const Kernels& kernels, ScalarType dtype)
   });
   std::vector<double> total(p.out_channels);
   for (size_t i = 0; i < sums.size(); ++i) total[i % p.out_channels] += sums[i];
-  Tensor grad_bias = empty({p.out_channels}, dtype, false);
+  Tensor grad_bias = empty({p.out_channels}, input.scalar_type(), input);
   kernels.store_bias(p, total.data(), grad_bias.mutable_data_ptr());
   return grad_bias;
 }
@@ -211,12 +164,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
   need_mask = need_mask && mask.has_value();
 
   // A tensor of its own for each gradient that is not needed: outputs must not alias.
-  const auto absent = [&] { return empty({0}, dtype, false); };
-  Tensor grad_input = need_input ? empty(sizes_of(input), dtype, true) : absent();
+  const auto absent = [&] { return empty({0}, dtype, input); };
+  Tensor grad_input = need_input ? empty(sizes_of(input), dtype, input, true) : absent();
   // Taps that reach outside the clip in time are skipped: their gradients stay zero.
-  Tensor grad_offset = need_offset ? zeros(sizes_of(offset), offset.scalar_type()) : absent();
-  Tensor grad_mask = need_mask ? zeros(sizes_of(*mask), dtype) : absent();
-  Tensor grad_weight = need_weight ? empty(sizes_of(weight), dtype, false) : absent();
+  Tensor grad_offset = need_offset ? zeros(sizes_of(offset), offset.scalar_type(), offset) : absent();
+  Tensor grad_mask = need_mask ? zeros(sizes_of(*mask), dtype, *mask) : absent();
+  Tensor grad_weight = need_weight ? empty(sizes_of(weight), dtype, weight) : absent();
   p.grad_input = need_input ? grad_input.mutable_data_ptr() : nullptr;
   p.grad_offset = need_offset ? grad_offset.mutable_data_ptr() : nullptr;
   p.grad_mask = need_mask ? grad_mask.mutable_data_ptr() : nullptr;
@@ -244,13 +197,17 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
           need_offset ? in_layout_of(offset, grad_offset) : absent(),
           need_weight ? in_layout_of(weight, grad_weight) : absent(),
           need_mask ? in_layout_of(*mask, grad_mask) : absent(),
-          need_bias ? bias_gradient(p, kernels, dtype) : absent()};
+          need_bias ? bias_gradient(p, kernels, input) : absent()};
 }
 
 }  // namespace
 }  // namespace d3dnet
 
-STABLE_TORCH_LIBRARY_IMPL(d3dnet, CPU, m) {
+// Tests build the kernels of other machines beside these, for operators of their own.
+#ifndef D3DNET_OPERATORS
+#define D3DNET_OPERATORS d3dnet
+#endif
+STABLE_TORCH_LIBRARY_IMPL(D3DNET_OPERATORS, CPU, m) {
   m.impl("deform_conv3d", TORCH_BOX(&d3dnet::forward));
   m.impl("deform_conv3d_backward", TORCH_BOX(&d3dnet::backward));
 }

@@ -1,11 +1,11 @@
-// The kernels of deformable 3-D convolution by name: what is launched by deform_conv3d_cuda.cu, or
+// The kernels of deformable 3-D convolution by name: what is launched by deform_conv3d.cu, or
 // compiled where it runs by d3dnet/ops/nvrtc.py. Free of torch.
 //
 // float32 comes twice: "tf32" multiplies on tensor cores with 10 bits of mantissa.
 #pragma once
 
-#include "cuda_backward.cuh"
-#include "cuda_forward.cuh"
+#include "backward.cuh"
+#include "forward.cuh"
 
 #ifdef D3DNET_EMULATED
 #define D3DNET_KERNEL(name, threads, blocks) \

@@ -1,12 +1,18 @@
-// The products of gemm.h for bfloat16 matrices, with AMX tiles and float32 sums.
+// The products of multiply.h for bfloat16 matrices, with AMX tiles and float32 sums.
 //
 // A tile of A is 16 rows x 32 values; a tile of B 32 rows x 16 columns, rows in pairs, so that it
 // is 16 rows of 16 pairs. B is packed tile by tile, zero where the matrix ends within a tile. Where
 // A ends within a tile it is copied to one padded with zeros: garbage times zero could be NaN.
 #pragma once
 
+#include <cstring>
+
+#ifdef D3DNET_EMULATED
+#include "amx_emulation.h"
+#else
 #include "amx.h"
-#include "gemm.h"
+#endif
+#include "multiply.h"
 
 namespace {
 

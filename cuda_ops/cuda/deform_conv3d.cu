@@ -4,10 +4,6 @@
 // with one argument more, whether float32 may be multiplied as tf32. Only Python can read that
 // setting, so d3dnet/ops/cuda.py passes it. Here: shapes, layouts, workspaces, launches. Nothing
 // waits for the device, and all memory is torch's, so that a CUDA graph can hold it.
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <numeric>
@@ -23,15 +19,12 @@
 #include <torch/csrc/stable/accelerator.h>
 #endif
 
-#include "deform_conv3d.cuh"
+#include "../tensors.h"
+#include "kernels.cuh"
 
 namespace d3dnet {
 namespace {
 
-using torch::headeronly::MemoryFormat;
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-using Sizes = std::vector<int64_t>;
 using Kernel = void (*)(CudaProblem);
 
 // Enough blocks to fill any GPU; the number depends on shapes alone, so that results repeat.
@@ -110,43 +103,6 @@ Kernels kernels_for(ScalarType dtype, bool allow_tf32) {
                         : D3DNET_KERNELS(float, float32, float32);
     default: STD_TORCH_CHECK(false, "deform_conv3d: dtype accepted by Python but not here");
   }
-}
-
-int64_t size_of(ScalarType dtype) {
-  return dtype == ScalarType::Double ? 8 : dtype == ScalarType::Float ? 4 : 2;
-}
-
-Sizes sizes_of(const Tensor& tensor) {
-  const auto sizes = tensor.sizes();
-  return Sizes(sizes.begin(), sizes.end());
-}
-
-// Whether results that follow `tensor` are channels last: contract.empty_in_layout_of.
-bool is_channels_last(const Tensor& tensor) {
-  if (tensor.is_contiguous()) return false;
-  int64_t expected = 1;
-  for (const int d : {1, 4, 3, 2, 0}) {
-    if (tensor.size(d) == 1) continue;
-    if (tensor.stride(d) != expected) return false;
-    expected *= tensor.size(d);
-  }
-  return true;
-}
-
-Tensor in_layout_of(const Tensor& like, const Tensor& tensor) {
-  const auto format =
-      is_channels_last(like) ? MemoryFormat::ChannelsLast3d : MemoryFormat::Contiguous;
-  return torch::stable::contiguous(tensor, format);
-}
-
-Tensor empty(const Sizes& sizes, ScalarType dtype, const Tensor& on, bool channels_last = false) {
-  return torch::stable::empty(
-      sizes, dtype, std::nullopt, on.device(), std::nullopt,
-      channels_last ? MemoryFormat::ChannelsLast3d : MemoryFormat::Contiguous);
-}
-Tensor zeros(const Sizes& sizes, ScalarType dtype, const Tensor& on, bool channels_last = false) {
-  Tensor tensor = empty(sizes, dtype, on, channels_last);
-  return torch::stable::zero_(tensor);
 }
 
 // Rows of `count` channels, of which parts of `part` channels are read, are read 16 bytes at a time.

@@ -1,7 +1,7 @@
 // Where samples lie: output pixels of a tile, taps, channel chunks, corners and their weights.
 #pragma once
 
-#include "cuda_problem.cuh"
+#include "problem.cuh"
 #include "device.cuh"
 
 namespace d3dnet {

@@ -3,8 +3,8 @@
 // shared memory while the previous ones are multiplied by their weights.
 #pragma once
 
-#include "cuda_multiply.cuh"
-#include "cuda_sampling.cuh"
+#include "multiply.cuh"
+#include "sampling.cuh"
 
 namespace d3dnet {
 

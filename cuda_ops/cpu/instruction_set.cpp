@@ -18,7 +18,6 @@ struct InstructionSet {
   const char* name;
   const Kernels* (*kernels)();
   bool (*machine_has)();
-  bool listed = true;  // else only there when asked for by name
 };
 
 bool always() { return true; }
@@ -55,13 +54,12 @@ bool has_amx() {
   return granted;
 }
 
-// Ascending, then the one that is only for tests.
+// Ascending.
 const InstructionSet kSets[] = {
     {"generic", generic_kernels, always},
     {"avx2", avx2_kernels, has_avx2},
     {"avx512", avx512_kernels, has_avx512},
     {"amx", amx_kernels, has_amx},
-    {"amx-emulated", amx_emulated_kernels, always, false},
 };
 constexpr int kCount = sizeof(kSets) / sizeof(kSets[0]);
 
@@ -70,7 +68,7 @@ bool available(int set) { return kSets[set].machine_has() && kSets[set].kernels(
 int best_up_to(int limit) {
   int best = 0;
   for (int set = 0; set <= limit; ++set)
-    if (kSets[set].listed && available(set)) best = set;
+    if (available(set)) best = set;
   return best;
 }
 
@@ -110,7 +108,7 @@ D3DNET_EXPORT const char* d3dnet_instruction_sets() {
   static const std::string names = [] {
     std::string joined;
     for (int set = 0; set < d3dnet::kCount; ++set)
-      if (d3dnet::kSets[set].listed && d3dnet::available(set))
+      if (d3dnet::available(set))
         joined += (joined.empty() ? "" : ",") + std::string(d3dnet::kSets[set].name);
     return joined;
   }();

@@ -3,7 +3,7 @@
 
 #ifdef __AVX2__
 #define D3DNET_VECTOR_BYTES 32
-#include "deform_conv3d_tile.h"
+#include "kernels.h"
 
 D3DNET_DEFINE_KERNELS(avx2_kernels)
 #else

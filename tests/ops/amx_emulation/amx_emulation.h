@@ -1,19 +1,13 @@
-// The instructions of AMX that gemm_amx.h uses, or, with D3DNET_AMX_EMULATED, the same in plain
-// C++: so that packing and indexing are tested on machines without AMX.
-//
-// Every tile has its full size, 16 rows of 64 bytes.
+// The instructions of cuda_ops/cpu/amx.h in plain C++, so that packing and indexing are tested on
+// machines without AMX.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
 
 namespace {
+
 constexpr int64_t kTileBytes = 64;
-}
-
-#ifdef D3DNET_AMX_EMULATED
-
-namespace {
 
 struct EmulatedTiles {
   unsigned char bytes[8][16][kTileBytes];
@@ -58,32 +52,3 @@ inline void emulated_multiply(int sums, int a, int b) {
 #define D3DNET_TILE_LOAD(tile, from, stride) emulated_load(tile, from, stride)
 #define D3DNET_TILE_STORE(tile, to, stride) emulated_store(tile, to, stride)
 #define D3DNET_TILE_MULTIPLY(sums, a, b) emulated_multiply(sums, a, b)
-
-#else
-
-#include <immintrin.h>
-
-namespace {
-
-inline void configure_tiles() {
-  struct alignas(64) {
-    uint8_t palette = 1, start_row = 0, reserved[14] = {};
-    uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-  } config;
-  // GCC 12 does not see that _tile_loadconfig reads memory, and drops the stores before it.
-  asm volatile("" ::"r"(&config) : "memory");
-  _tile_loadconfig(&config);
-}
-
-}  // namespace
-
-// Macros, because the compiler's intrinsics want the tile's number as a literal.
-#define D3DNET_TILE_CONFIGURE() configure_tiles()
-#define D3DNET_TILE_RELEASE() _tile_release()
-#define D3DNET_TILE_ZERO(tile) _tile_zero(tile)
-#define D3DNET_TILE_LOAD(tile, from, stride) _tile_loadd(tile, from, stride)
-#define D3DNET_TILE_STORE(tile, to, stride) _tile_stored(tile, to, stride)
-#define D3DNET_TILE_MULTIPLY(sums, a, b) _tile_dpbf16ps(sums, a, b)
-
-#endif

@@ -7,8 +7,8 @@
 // gathers columns again and keeps its sums in registers. Their partial sums are added in order.
 #pragma once
 
-#include "cuda_multiply.cuh"
-#include "cuda_sampling.cuh"
+#include "multiply.cuh"
+#include "sampling.cuh"
 
 namespace d3dnet {
 

@@ -74,6 +74,5 @@ const Kernels* generic_kernels();
 const Kernels* avx2_kernels();
 const Kernels* avx512_kernels();
 const Kernels* amx_kernels();
-const Kernels* amx_emulated_kernels();
 
 }  // namespace d3dnet

@@ -3,13 +3,13 @@
 
 #ifdef __AMX_BF16__
 #define D3DNET_VECTOR_BYTES 64
-#include "gemm_amx.h"
-// After gemm_amx.h, whose overloads it picks up.
-#include "deform_conv3d_tile.h"
+#include "multiply_amx.h"
+// After multiply_amx.h, whose overloads it picks up.
+#include "kernels.h"
 
 const d3dnet::Kernels* d3dnet::amx_kernels() {
   const Kernels* base = avx512_kernels();
-  static const Kernels table[4] = {base[0], base[1], Tile<bfloat16, bfloat16>::kernels(), base[3]};
+  static const Kernels table[4] = {base[0], base[1], kernels_of<bfloat16, bfloat16>(), base[3]};
   return table;
 }
 #else
