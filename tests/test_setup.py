@@ -70,3 +70,43 @@ def test_it_is_built_for_the_gpus_that_the_environment_names(script, monkeypatch
 def test_a_name_that_is_no_gpu_is_refused(script):
     with pytest.raises(script["BuildError"], match="has 'Hopper'; accepted: versions such as"):
         script["architecture_flags"]("8.0 Hopper", [80])
+
+
+def build(script: dict, folder: Path, monkeypatch) -> None:
+    """Run build_ext where both libraries cannot be built."""
+
+    def cannot(target: Path) -> None:
+        raise script["BuildError"]("nvcc says no")
+
+    builder = script["BuildLibraries"]
+    monkeypatch.setattr(builder, "builders", dict.fromkeys(builder.builders, cannot))
+    names = list(builder.builders)
+    command = builder(setuptools.Distribution())
+    command.extensions = [setuptools.Extension(name, []) for name in names]
+    command.inplace, command.build_lib = False, str(folder)
+    command.run()
+    assert not command.extensions
+
+
+def test_a_library_that_cannot_be_built_is_warned_of(script, tmp_path, monkeypatch, capsys):
+    build(script, tmp_path, monkeypatch)
+    warnings = capsys.readouterr().err
+    assert "WARNING: d3dnet._C_cpu was not built" in warnings and "nvcc says no" in warnings
+    assert "WARNING: d3dnet._C_cuda was not built" in warnings
+
+
+def test_the_cuda_library_asked_for_by_name_is_an_error_if_it_cannot_be_built(
+    script, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("D3DNET_BUILD_CUDA", "1")
+    with pytest.raises(SystemExit, match=r"_C_cuda was not built, which D3DNET_BUILD_CUDA asks"):
+        build(script, tmp_path, monkeypatch)
+
+
+def test_the_sources_of_the_kernels_go_into_the_package_for_the_compiler_at_run_time(
+    script, tmp_path, monkeypatch
+):
+    build(script, tmp_path, monkeypatch)
+    found = {file.name for file in (tmp_path / "d3dnet/cuda_ops/cuda").iterdir()}
+    assert found == {file.name for file in (ROOT / "cuda_ops/cuda").glob("*.cuh")}
+    assert "kernels.cuh" in found
