@@ -14,8 +14,9 @@ from collections.abc import Sequence
 
 import d3dnet
 from d3dnet.commands import doctor, evaluate, info, offsets, preview, train, upscale
-from d3dnet.commands.common import exit_code, one_line
+from d3dnet.commands.common import one_line
 from d3dnet.commands.console import Console
+from d3dnet.errors import exit_code
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

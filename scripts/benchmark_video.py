@@ -41,7 +41,7 @@ from torch import nn
 from d3dnet import upscale_video
 from d3dnet.job.events import Event, Progress
 from d3dnet.network.checkpoints import bundled_models, load_model
-from d3dnet.network.memory import free_memory, show_size
+from d3dnet.network.memory import free_memory
 from d3dnet.network.model import D3Dnet
 from d3dnet.network.plan import cost, make_plan
 from d3dnet.network.speed import pixels_per_second
@@ -49,6 +49,7 @@ from d3dnet.network.streaming import Stream, Windows
 from d3dnet.network.tiling import run_tiled
 from d3dnet.ops import instruction_set
 from d3dnet.video.ffmpeg import find_program
+from d3dnet.wording import show_size
 
 WIDTHS = {180: 320, 360: 640, 720: 1280}
 TABLES = ("speed", "outside", "memory", "segments")

@@ -3,6 +3,8 @@
 import argparse
 import sys
 
+from d3dnet.errors import D3dnetError
+
 # Nothing that imports torch is imported by a command's module: `d3dnet --help` must be quick.
 MODES = ("sequence", "window")
 NETWORKS = "d3dnet, d3dnet-lite (a fifth of the work)"
@@ -48,7 +50,7 @@ def _tile(text: str) -> int:
 
 
 def _memory(text: str) -> int:
-    from d3dnet.network.memory import parse_size
+    from d3dnet.wording import parse_size
 
     try:
         return parse_size(text)
@@ -58,15 +60,8 @@ def _memory(text: str) -> int:
 
 def one_line(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
-    known = type(error).__module__.startswith("d3dnet") or isinstance(error, (ValueError, OSError))
+    known = isinstance(error, (D3dnetError, ValueError, OSError))
     return text if known else f"{type(error).__name__}: {text}"
-
-
-def exit_code(error: Exception) -> int:
-    """1 what was given is at fault, 2 how it was asked for, 3 where it runs; see `d3dnet.cli`."""
-    if type(error).__name__ in ("OutOfMemoryError", "MemoryError"):
-        return 3
-    return getattr(error, "exit_code", 2 if isinstance(error, ValueError) else 1)
 
 
 def complain(message: str) -> None:

@@ -54,7 +54,8 @@ def _ffmpeg(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
 def _devices(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
     import torch
 
-    from d3dnet.network.memory import free_memory, show_size
+    from d3dnet.network.memory import free_memory
+    from d3dnet.wording import show_size
 
     cpu = torch.device("cpu")
     yield "cpu", f"{torch.get_num_threads()} threads, {show_size(free_memory(cpu))} of memory free"

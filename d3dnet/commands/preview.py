@@ -29,7 +29,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 def _run(options: argparse.Namespace) -> int:
     from d3dnet.inspection.preview import preview
     from d3dnet.network.checkpoints import load_model
-    from d3dnet.network.speed import show_duration
+    from d3dnet.wording import show_duration
 
     if not options.output.is_dir():
         raise NotADirectoryError(f"--output: there is no folder {options.output}; make it first")

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from pathlib import Path
@@ -20,21 +20,13 @@ import numpy as np
 from tqdm import tqdm
 
 from d3dnet.datasets.clips import LUMA_STEPS, Clip
+from d3dnet.errors import BadClipError
+from d3dnet.files import write_whole, written_whole
 
 FORMAT = "d3dnet luma store 1"
 INDEX = "index.json"
 SIDES = ("hr", "lr")
 SHARD_CLIPS = 128
-
-
-class BadClipError(ValueError):
-    """A clip that cannot be used: its name, and what is wrong with which file."""
-
-    def __init__(self, name: str, files: Sequence[tuple[Path, str]]) -> None:
-        self.name = name
-        self.files = [(str(path), reason) for path, reason in files]
-        more = f" (and {len(files) - 1} more files)" if len(files) > 1 else ""
-        super().__init__(f"{name}: {files[0][0]}: {files[0][1]}{more}")
 
 
 class LumaStore(Sequence[Clip]):
@@ -204,9 +196,8 @@ def _write_shard(path: Path, number: int, clips: list[Clip], bad: dict) -> dict[
     files = {}
     for side in SIDES if clips else ():
         file = path / f"{number:05}.{side}.npy"
-        _replace(
-            file, lambda out, side=side: np.save(out, np.stack([getattr(c, side) for c in clips]))
-        )
+        with written_whole(file) as part, open(part, "wb") as out:
+            np.save(out, np.stack([getattr(clip, side) for clip in clips]))
         files[side] = {
             "name": file.name,
             "bytes": file.stat().st_size,
@@ -222,17 +213,7 @@ def _write_shard(path: Path, number: int, clips: list[Clip], bad: dict) -> dict[
 
 
 def _write_index(path: Path, index: dict[str, Any]) -> None:
-    _replace(path / INDEX, lambda out: out.write(json.dumps(index, indent=1).encode()))
-
-
-def _replace(file: Path, write: Callable) -> None:
-    """Write a file that appears under its name only when it is complete on disk."""
-    partial = file.with_name(file.name + ".part")
-    with open(partial, "wb") as out:
-        write(out)
-        out.flush()
-        os.fsync(out.fileno())
-    partial.replace(file)
+    write_whole(path / INDEX, json.dumps(index, indent=1).encode())
 
 
 def _read_index(path: Path) -> dict[str, Any] | None:

@@ -16,7 +16,8 @@ from d3dnet.datasets.benchmarks import BD_FOLDERS, HR_FOLDERS, LR_FOLDERS, SEPTU
 from d3dnet.datasets.clips import Clip, clip_from_rgb, store_luma
 from d3dnet.datasets.frames import as_rgb, read_image
 from d3dnet.datasets.imresize import SCALE, Degradation
-from d3dnet.datasets.luma_store import BadClipError, LumaStore
+from d3dnet.datasets.luma_store import LumaStore
+from d3dnet.errors import BadClipError
 
 TRAIN_LIST = "sep_trainlist.txt"
 TEST_LIST = "sep_testlist.txt"

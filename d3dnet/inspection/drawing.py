@@ -6,6 +6,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from d3dnet.files import write_whole
+
 INK = (40, 40, 40)
 FAINT = (125, 125, 125)
 PAPER = 255
@@ -88,13 +90,8 @@ def write_png(path: Path, image: np.ndarray) -> Path:
     Raises:
         OSError: it cannot be written there.
     """
-    part = path.with_name(f".{path.name}.part.png")
     _, data = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))
-    try:
-        part.write_bytes(data.tobytes())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_whole(path, data.tobytes())
     return path
 
 

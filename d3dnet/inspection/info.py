@@ -8,17 +8,16 @@ from pathlib import Path
 
 from torch import nn
 
-from d3dnet.network.memory import show_size
 from d3dnet.network.model import D3Dnet
 from d3dnet.network.plan import cost, make_plan
-from d3dnet.network.speed import pixels_per_second, show_duration
+from d3dnet.network.speed import pixels_per_second
 from d3dnet.video.colour import Layout
 from d3dnet.video.ffmpeg import find_program
 from d3dnet.video.picture import ColourTags
 from d3dnet.video.scenes import shots
 from d3dnet.video.source import VideoSource
-from d3dnet.video.streams import counted
 from d3dnet.video.target import Encoding, Size, rounded, target_of
+from d3dnet.wording import counted, show_duration, show_size
 
 FOUR_TIMES = Size()
 BITS_PER_PIXEL = 0.1  # of libx264 at its default quality: a guess, contents differ by a factor of 5

@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 from torch import nn
 
+from d3dnet.errors import InputError
 from d3dnet.inspection import drawing
 from d3dnet.job.upscale import upscale_video
 from d3dnet.network.bicubic import Bicubic
-from d3dnet.video import InputError
 from d3dnet.video.source import VideoSource
 
 AROUND = 3  # frames on either side that a shown frame is made with

@@ -9,15 +9,16 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from d3dnet.job.journal import Journal, remove
+from d3dnet.errors import DiskError
+from d3dnet.files import remove, sync
+from d3dnet.job.journal import Journal
 from d3dnet.job.ledger import Job, Ledger
 from d3dnet.video.audit import Audit, Row, audit
-from d3dnet.video.encode import sync
-from d3dnet.video.errors import DiskError
 from d3dnet.video.images import is_pattern, written_images
 from d3dnet.video.join import join
 from d3dnet.video.source import VideoSource
-from d3dnet.video.streams import Kept, counted
+from d3dnet.video.streams import Kept
+from d3dnet.wording import counted
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

@@ -10,27 +10,18 @@ import errno
 import hashlib
 import json
 import os
-import shutil
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from d3dnet.video.encode import sync
-from d3dnet.video.errors import DiskError, OutputError
+from d3dnet.errors import BusyError, DiskError, OtherWorkError
+from d3dnet.files import remove, sync
 
 SUFFIX = ".d3dnet"
 JOURNAL, LOCK, SHARES = "journal.jsonl", "lock", "shares.json"
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 LONGEST_NAME = 200  # bytes; file systems allow 255
-
-
-class BusyError(OutputError):
-    """Another process works on the same output."""
-
-
-class OtherWorkError(OutputError):
-    """The work folder holds unfinished work on something else."""
 
 
 def work_folder(path: Path, parent: Path | None = None) -> Path:
@@ -231,14 +222,6 @@ def differing(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         for name in sorted({*there, *now})
         if there.get(name) != now.get(name)
     ]
-
-
-def remove(path: Path) -> None:
-    """A file, or a folder with all that is in it."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import d3dnet
+from d3dnet.files import size_of
 from d3dnet.job.events import SegmentDone
 from d3dnet.job.journal import Journal
 from d3dnet.job.segments import Place, Segment, fingerprint
@@ -234,9 +235,3 @@ def made_of(job: Job, source: VideoSource, network: nn.Module) -> dict[str, obje
         "cuts": job.cuts if isinstance(job.cuts, str) else [*map(str, job.cuts)],
         **{name: None if value is None else str(value) for name, value in settings.items()},
     }
-
-
-def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder."""
-    files = path.iterdir() if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files)

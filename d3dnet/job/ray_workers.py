@@ -13,17 +13,11 @@ from typing import Any
 
 import torch
 
-from d3dnet.job.workers import ENDED, LOST, WAIT, Message, WorkerError, answers
-from d3dnet.video.errors import VideoError
+from d3dnet.errors import ClusterError, WorkerError
+from d3dnet.job.workers import ENDED, LOST, WAIT, Message, answers
 
 CPUS = 4  # of a task, where machines have as many
 QUEUED = 4  # tasks that wait for a place, beyond those that have one
-
-
-class ClusterError(VideoError):
-    """No Ray, no such cluster, or none of its machines can run a task."""
-
-    exit_code = 3
 
 
 class Cluster:

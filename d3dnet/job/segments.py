@@ -19,8 +19,8 @@ import av
 import numpy as np
 from torch import nn
 
+from d3dnet.errors import InputError
 from d3dnet.network.plan import Plan
-from d3dnet.video.errors import InputError
 from d3dnet.video.picture import Frame
 from d3dnet.video.scenes import shots
 from d3dnet.video.source import VideoSource

@@ -6,7 +6,6 @@ that. Each share has a folder, a journal and a lock of its own in there.
 """
 
 import json
-import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,29 +14,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from d3dnet.job.journal import (
-    JOURNAL,
-    LOCK,
-    SHARES,
-    BusyError,
-    Journal,
-    Lock,
-    OtherWorkError,
-    differing,
-    work_folder,
-)
+from d3dnet.errors import BusyError, OtherWorkError, SharesMissingError
+from d3dnet.files import write_whole
+from d3dnet.job.journal import JOURNAL, LOCK, SHARES, Journal, Lock, differing, work_folder
 from d3dnet.job.ledger import Job, Ledger
 from d3dnet.job.segments import Segment
-from d3dnet.video.encode import sync
-from d3dnet.video.errors import OutputError
 from d3dnet.video.images import is_pattern
 
 JOIN = "join"
 WAIT = 0.5  # seconds between looks whether the first share has written what all need
-
-
-class SharesMissingError(OutputError):
-    """Not all shares are complete that are to be joined."""
 
 
 @dataclass(frozen=True)
@@ -153,11 +138,7 @@ class Shares:
             self.parts = divided(list(find()), count)
             parts = [(p.begin and asdict(p.begin), p.last, p.frames) for p in self.parts]
             content = {"made_of": made_of, "plan": self.plan, "parts": parts}
-            part = self._folder / f"{SHARES}.part"
-            part.write_text(json.dumps(content))
-            sync(part)
-            os.replace(part, self._folder / SHARES)
-            sync(self._folder)
+            write_whole(self._folder / SHARES, json.dumps(content).encode())
             self.let_go()
         differences = differing(self._made_of, made_of)
         if count not in (None, len(self.parts)):

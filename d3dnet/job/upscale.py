@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from d3dnet.errors import AuditError, OtherWorkError, OutputError
 from d3dnet.job.events import Done, Event, Kept, Progress, ShareDone, Start
 from d3dnet.job.finish import audited, full_disk_told, give_name, joined
-from d3dnet.job.journal import OtherWorkError, is_complete, work_folder
+from d3dnet.job.journal import is_complete, work_folder
 from d3dnet.job.ledger import Job, Ledger, made_of
 from d3dnet.job.local_workers import workers_of
 from d3dnet.job.pipeline import check_mode, load_network, make_segments
@@ -25,14 +26,12 @@ from d3dnet.job.segments import Place, Segment, find_segments, warm_up
 from d3dnet.job.shares import JOIN, Part, Share, collected, opened
 from d3dnet.job.workers import Workers, settle_plan, spread
 from d3dnet.network.plan import Plan, make_plan
-from d3dnet.video.audit import AuditError
 from d3dnet.video.encode import time_offset
-from d3dnet.video.errors import OutputError
 from d3dnet.video.ffmpeg import find_program
 from d3dnet.video.hdr import warn_of_hdr
 from d3dnet.video.images import ENCODERS, is_image, is_pattern
 from d3dnet.video.join import check
-from d3dnet.video.scenes import parse_time, read_cuts
+from d3dnet.video.scenes import read_cuts
 from d3dnet.video.source import Reading, VideoSource
 from d3dnet.video.streams import keep
 from d3dnet.video.target import (
@@ -45,6 +44,7 @@ from d3dnet.video.target import (
     target_of,
     warn_of_alpha,
 )
+from d3dnet.wording import parse_time
 
 
 def upscale_video(

@@ -22,15 +22,16 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from d3dnet.errors import OtherWorkError, OutputError, VideoError, WorkerError
+from d3dnet.files import size_of
 from d3dnet.job.events import Progress, SegmentDone
-from d3dnet.job.journal import OtherWorkError, differing
-from d3dnet.job.ledger import Job, Ledger, made_of, size_of
+from d3dnet.job.journal import differing
+from d3dnet.job.ledger import Job, Ledger, made_of
 from d3dnet.job.pipeline import load_network, make_segments
 from d3dnet.job.queues import read_ahead
 from d3dnet.job.segments import LONGEST, Place, Segment, find_segments, warm_up
 from d3dnet.network.memory import free_memory
 from d3dnet.network.plan import SHARE, make_plan
-from d3dnet.video.errors import OutputError, VideoError
 from d3dnet.video.ffmpeg import find_program
 from d3dnet.video.source import VideoSource
 
@@ -41,12 +42,6 @@ DEATHS = 3  # of workers at one segment, until it is given up
 RUN = 8  # segments that are handed out together at most
 EVERY, WAIT = 0.5, 0.2  # seconds between reports of progress; that a look for messages may take
 VISIBLE_WITHIN = 30.0  # seconds in which what one machine writes is to be seen by another
-
-
-class WorkerError(OutputError):
-    """Workers died again and again, or what they write is not seen here."""
-
-    exit_code = 3
 
 
 class Workers(Protocol):

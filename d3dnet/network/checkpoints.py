@@ -19,6 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from d3dnet.errors import CheckpointError, DeviceError
+from d3dnet.files import written_whole
 from d3dnet.network import bicubic
 from d3dnet.network.bicubic import Bicubic
 from d3dnet.network.model import D3Dnet
@@ -30,18 +32,6 @@ PRECISIONS = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-
-
-class CheckpointError(ValueError):
-    """A weights file that is missing, damaged, or not of a D3Dnet; the message is one line."""
-
-    exit_code = 1
-
-
-class DeviceError(ValueError):
-    """A device that this machine, or this torch, does not have."""
-
-    exit_code = 3
 
 
 def load_model(
@@ -101,9 +91,8 @@ def save_weights(
     entries = {"architecture": ARCHITECTURE, **hyperparameters, **metadata}
     entries["sha256"] = tensors_sha256(tensors)
     text = {k: v if isinstance(v, str) else json.dumps(v) for k, v in entries.items()}
-    partial = Path(path).with_suffix(".part")
-    save_file(tensors, partial, metadata=text)
-    partial.rename(path)
+    with written_whole(Path(path)) as part:
+        save_file(tensors, part, metadata=text)
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

@@ -15,12 +15,6 @@ FILES = (
 )
 
 
-class NotEnoughMemoryError(ValueError):
-    """What is asked for does not fit; the message is one line."""
-
-    exit_code = 3
-
-
 def free_memory(device: torch.device) -> int:
     """Bytes that can be had on a device without taking them from anyone.
 
@@ -32,35 +26,6 @@ def free_memory(device: torch.device) -> int:
         # What PyTorch holds and does not use is as good as free.
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return min([psutil.virtual_memory().available, *_left_by_cgroups()])
-
-
-def parse_size(text: str) -> int:
-    """Bytes of "800M", "6G", "1.5GiB" or "1000000".
-
-    Raises:
-        ValueError: anything else.
-    """
-    number = text.strip().upper().removesuffix("B").removesuffix("I")
-    power = "KMGT".find(number[-1:]) + 1 if number else 0
-    try:
-        value = float(number[:-1] if power else number) * 1024**power
-        if not 0 < value < float("inf"):
-            raise ValueError
-    except ValueError:
-        raise ValueError(
-            f"got {text!r}; accepted are bytes, or a number with K, M, G or T, as 6G"
-        ) from None
-    return int(value)
-
-
-def show_size(size: float) -> str:
-    """Bytes as a person reads them: "90 KiB", "850 MiB", "6.2 GiB"."""
-    mebibytes = size / 2**20
-    if mebibytes < 10:
-        return f"{size / 1024:.0f} KiB"
-    if mebibytes < 1000:
-        return f"{mebibytes:.0f} MiB"
-    return f"{mebibytes / 1024:.1f} GiB"
 
 
 def _left_by_cgroups() -> Iterator[int]:

@@ -31,8 +31,10 @@ import psutil
 import torch
 from torch import nn
 
-from d3dnet.network.memory import NotEnoughMemoryError, free_memory, show_size
+from d3dnet.errors import NotEnoughMemoryError
+from d3dnet.network.memory import free_memory
 from d3dnet.network.model import D3D, D3Dnet
+from d3dnet.wording import show_size
 
 CHUNK = 8  # frames computed together where memory allows; the result does not depend on it
 BLOCKS = (0, 128, 64, 32, 16, 8)

@@ -39,19 +39,6 @@ def pixels_per_second(network: nn.Module, seconds: float = 5) -> float:
     return clip.numel() / min(times)
 
 
-def show_duration(seconds: float) -> str:
-    """ "45 s", "12 min", "3 h 20 min", "4 d 2 h"."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 100:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes} min"
-    return f"{hours // 24} d {hours % 24} h"
-
-
 def _wait_for(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)

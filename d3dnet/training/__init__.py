@@ -2,7 +2,8 @@
 `state.py` (what is kept), `monitor.py` (what is shown), and `loop.py`, which reads top to bottom.
 """
 
+from d3dnet.errors import ExplodedError
 from d3dnet.training.config import TrainingConfig, load_config, override
-from d3dnet.training.loop import Exploded, train
+from d3dnet.training.loop import train
 
-__all__ = ["Exploded", "TrainingConfig", "load_config", "override", "train"]
+__all__ = ["ExplodedError", "TrainingConfig", "load_config", "override", "train"]

@@ -19,24 +19,15 @@ import torch
 from torch import Tensor
 
 from d3dnet.datasets.clips import Clip
+from d3dnet.errors import ExplodedError
+from d3dnet.files import write_whole
 from d3dnet.training.config import TrainingConfig
 from d3dnet.training.learner import Learner
 from d3dnet.training.monitor import Monitor, picture
 from d3dnet.training.processes import Processes, join_processes
 from d3dnet.training.samples import load_batches, open_samples
-from d3dnet.training.state import (
-    load_state,
-    random_states,
-    save_state,
-    seed_all,
-    set_random_states,
-    write_whole,
-)
+from d3dnet.training.state import load_state, random_states, save_state, seed_all, set_random_states
 from d3dnet.training.validation import offset_reach, super_resolve, validate
-
-
-class Exploded(ArithmeticError):  # noqa: N818
-    """The loss is not finite, or offsets have left all bounds; the message is one line."""
 
 
 def train(config: TrainingConfig, max_seconds: float = math.inf) -> Path:
@@ -53,7 +44,7 @@ def train(config: TrainingConfig, max_seconds: float = math.inf) -> Path:
     Raises:
         ValueError: settings that are missing or contradict one another, or no clips.
         CheckpointError: when the state cannot be read, or is of a network of another size.
-        Exploded: see there; the last good state is kept.
+        ExplodedError: see there; the last good state is kept.
     """
     for name in ("run", "root"):
         if not getattr(config, name):
@@ -83,9 +74,9 @@ def _train(config: TrainingConfig, processes: Processes, deadline: float) -> Pat
         write_whole(run / "config.toml", config.toml().encode())
         monitor = Monitor(run, config, learner.step)
 
-    def explosion(what: str) -> Exploded:
+    def explosion(what: str) -> ExplodedError:
         kept = "none was saved" if saved_step is None else f"{path}, of step {saved_step}"
-        return Exploded(
+        return ExplodedError(
             f"step {learner.step}: {what}; stopped. The last good state: {kept}. Lower "
             "learning_rate or clip_norm (0 is no limit), then run the command again"
         )

@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from d3dnet.datasets.clips import Clip, unit_luma
 from d3dnet.datasets.imresize import imresize
+from d3dnet.files import write_whole
 from d3dnet.training.config import TrainingConfig
-from d3dnet.training.state import write_whole
 
 PICTURE_SIZE = 192  # of each of the four, in high-resolution pixels
 

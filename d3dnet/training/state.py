@@ -1,7 +1,6 @@
 """What a training keeps: its state, whole at every moment, and all it needs to go on exactly."""
 
 import io
-import os
 import random
 from pathlib import Path
 from typing import Any
@@ -10,22 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from d3dnet.network.checkpoints import CheckpointError, load_model
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that under its name there is the old content or the new, never a part."""
-    partial = path.with_name(path.name + ".part")
-    with open(partial, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the new name, too, outlives a power cut
-    finally:
-        os.close(folder)
+from d3dnet.errors import CheckpointError
+from d3dnet.files import write_whole
+from d3dnet.network.checkpoints import load_model
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:

@@ -4,6 +4,6 @@ Read in this order: `ffmpeg` (which program encodes), `source` (file → frames)
 (planes ↔ network luma, chroma), `target` (what the result is), `encode` (frames → file).
 """
 
-from d3dnet.video.errors import EncoderError, InputError, OutputError, ProgramError, VideoError
+from d3dnet.errors import EncoderError, InputError, OutputError, ProgramError, VideoError
 
 __all__ = ["EncoderError", "InputError", "OutputError", "ProgramError", "VideoError"]

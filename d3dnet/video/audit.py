@@ -13,8 +13,8 @@ from pathlib import Path
 import av
 import numpy as np
 
+from d3dnet.errors import AuditError, InputError
 from d3dnet.video.colour import grid_of, to_network
-from d3dnet.video.errors import InputError, OutputError
 from d3dnet.video.hdr import Mastering, encoder_parameters
 from d3dnet.video.images import is_image
 from d3dnet.video.picture import RANGE_LIMITED, RANGE_UNSPECIFIED, UNSPECIFIED, ColourTags, Frame
@@ -33,10 +33,6 @@ TAGGING_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
 # Times of the first and the last packet, in seconds after the first picture, if there is any; and
 # the sample rate.
 SoundEnds = tuple[tuple[Fraction, Fraction] | None, int]
-
-
-class AuditError(OutputError):
-    """The result is not faithful to its source."""
 
 
 @dataclass(frozen=True)

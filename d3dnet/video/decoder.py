@@ -14,7 +14,7 @@ from pathlib import Path
 import av
 import av.filter
 
-from d3dnet.video.errors import InputError
+from d3dnet.errors import InputError
 
 ON_ERROR = ("fail", "conceal", "stop")
 HINT = "see --on-error conceal, or stop"

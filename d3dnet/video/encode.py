@@ -4,7 +4,6 @@ The segment appears under its name only when it is complete. `join` makes a vide
 """
 
 import contextlib
-import errno
 import os
 import secrets
 import shutil
@@ -19,8 +18,9 @@ from types import MappingProxyType
 import av
 import numpy as np
 
+from d3dnet.errors import DiskError, EncoderError
+from d3dnet.files import sync
 from d3dnet.video.command import first_complaint, segment_command
-from d3dnet.video.errors import DiskError, EncoderError
 from d3dnet.video.ffmpeg import Program
 from d3dnet.video.images import is_pattern, written_images
 from d3dnet.video.picture import fill
@@ -244,21 +244,6 @@ def packet_times(path: Path) -> list[int]:
     """When the coded pictures of a segment are shown, in order, in units of its time base."""
     with av.open(f"file:{path}") as container:
         return sorted(packet.pts for packet in container.demux(video=0) if packet.size)
-
-
-def sync(path: Path) -> None:
-    """Have a file, or the names in a folder, on the disk before going on."""
-    if path.is_dir() and os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        # Some network file systems do not do this for folders.
-        if not (path.is_dir() and error.errno in (errno.EINVAL, errno.ENOTSUP, errno.EBADF)):
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def time_offset(source: VideoSource) -> int:

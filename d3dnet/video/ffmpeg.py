@@ -9,7 +9,7 @@ from functools import cache
 
 import imageio_ffmpeg
 
-from d3dnet.video.errors import ProgramError
+from d3dnet.errors import ProgramError
 
 
 @dataclass(frozen=True)

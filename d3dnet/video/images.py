@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from d3dnet.video.errors import InputError
+from d3dnet.errors import InputError
 
 # What is read; what is written, and FFmpeg's encoder of it.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")

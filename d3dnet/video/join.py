@@ -9,9 +9,9 @@ from pathlib import Path
 import av
 import numpy as np
 
+from d3dnet.errors import EncoderError, OutputError
 from d3dnet.video.command import join_command
 from d3dnet.video.encode import Feed, SegmentSink, packet_times, time_offset
-from d3dnet.video.errors import EncoderError, OutputError
 from d3dnet.video.ffmpeg import Program
 from d3dnet.video.images import is_pattern
 from d3dnet.video.source import VideoSource

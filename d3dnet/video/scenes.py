@@ -9,7 +9,6 @@ unlike the one before it; the network sees such transitions whole.
 """
 
 import os
-import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -18,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from d3dnet.video.errors import InputError
+from d3dnet.errors import InputError
 from d3dnet.video.picture import Frame
+from d3dnet.wording import parse_time
 
 ROWS, COLUMNS = 18, 32
 MAX_SHIFT = (4, 8)  # rows, columns of the thumbnail
@@ -82,20 +82,6 @@ def read_cuts(path: str | os.PathLike[str]) -> list[Fraction]:
             raise InputError(f"--cuts: {path}, line {number}: {text} is not later than the last")
         times.append(time)
     return times
-
-
-def parse_time(text: str) -> Fraction:
-    """Seconds of "83.5", "1:23.5" or "0:01:23.5", exact.
-
-    Raises:
-        ValueError: anything else.
-    """
-    if not re.fullmatch(r"-?(\d+:){0,2}\d+(\.\d+)?", text):
-        raise ValueError(f"got {text!r}; a time is seconds or [hours:]minutes:seconds, as 1:23.5")
-    seconds = Fraction(0)
-    for part in text.lstrip("-").split(":"):
-        seconds = seconds * 60 + Fraction(part)
-    return -seconds if text.startswith("-") else seconds
 
 
 def thumbnail(luma: np.ndarray, peak: int) -> np.ndarray:

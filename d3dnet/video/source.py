@@ -13,6 +13,7 @@ import numpy as np
 from av.container import Flags
 from av.stream import Disposition
 
+from d3dnet.errors import InputError
 from d3dnet.video.colour import Layout
 from d3dnet.video.decoder import (
     HINT,
@@ -23,7 +24,6 @@ from d3dnet.video.decoder import (
     reason_of,
     time_of,
 )
-from d3dnet.video.errors import InputError
 from d3dnet.video.hdr import Mastering, lost_metadata, mastering_of
 from d3dnet.video.images import image_files, linked
 from d3dnet.video.picture import (

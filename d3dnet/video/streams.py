@@ -12,9 +12,10 @@ from pathlib import Path
 
 from av.stream import Disposition
 
-from d3dnet.video.errors import OutputError
+from d3dnet.errors import OutputError
 from d3dnet.video.ffmpeg import Program
 from d3dnet.video.images import is_image, is_pattern
+from d3dnet.wording import counted
 
 MATROSKA = (".mkv", ".mka", ".webm")
 QUICKTIME = (".mp4", ".m4v", ".mov")
@@ -221,11 +222,6 @@ def sound_encoders(source: Path, codecs: Sequence[str], part: Path, program: Pro
                 "use .mkv, or --no-audio to leave the sound out"
             )
     return chosen
-
-
-def counted(number: int, name: str) -> str:
-    """As "1 chapter", "2 chapters"."""
-    return f"{number} {name}{'' if number == 1 else 's'}"
 
 
 def _codec(stream) -> str:

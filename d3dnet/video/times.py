@@ -6,7 +6,7 @@ from pathlib import Path
 
 import av
 
-from d3dnet.video.errors import InputError
+from d3dnet.errors import InputError
 
 NEW_BEGINNING = Fraction(1, 2)  # seconds back; less may be a fault of one time
 

@@ -6,7 +6,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from d3dnet.video import InputError
+from d3dnet.errors import InputError
 from d3dnet.video.colour import to_network
 from d3dnet.video.source import VideoSource
 

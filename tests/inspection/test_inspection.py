@@ -7,12 +7,12 @@ import torch
 
 import d3dnet.network.checkpoints
 from d3dnet.cli import main
+from d3dnet.errors import InputError
 from d3dnet.inspection import drawing, preview
 from d3dnet.inspection.offsets import inspect, picture, sampled
-from d3dnet.network import plan, speed
+from d3dnet.network import plan
 from d3dnet.network.bicubic import Bicubic
 from d3dnet.network.model import D3Dnet
-from d3dnet.video import InputError
 from d3dnet.video.window import luma_around
 from tests.network.stand_in import BilinearNetwork
 from tests.video.clips import make_clip
@@ -215,11 +215,3 @@ def test_doctor_says_what_is_missing_goes_on_and_exits_with_one(loaded, capsys):
     printed = capsys.readouterr()
     assert "nowhere" in printed.err
     assert "speed" in printed.out
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0, "0 s"), (99, "99 s"), (720, "12 min"), (12000, "3 h 20 min"), (352800, "4 d 2 h")],
-)
-def test_durations_are_said_as_people_say_them(seconds, text):
-    assert speed.show_duration(seconds) == text

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from d3dnet.cli import main
+from d3dnet.errors import BusyError, OtherWorkError, SharesMissingError
 from d3dnet.job.events import Done, ShareDone
-from d3dnet.job.journal import BusyError, OtherWorkError
 from d3dnet.job.segments import Segment, find_segments, warm_up
-from d3dnet.job.shares import Share, SharesMissingError, divided
+from d3dnet.job.shares import Share, divided
 from d3dnet.job.upscale import upscale_video
 from d3dnet.network.plan import Plan
 from d3dnet.video.source import VideoSource

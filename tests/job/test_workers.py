@@ -8,17 +8,15 @@ from dataclasses import replace
 import pytest
 
 from d3dnet.cli import main
+from d3dnet.errors import ClusterError, InputError, OtherWorkError, OutputError, WorkerError
 from d3dnet.job import workers
 from d3dnet.job.events import Done, SegmentDone, Start
-from d3dnet.job.journal import OtherWorkError
 from d3dnet.job.ledger import Ledger
 from d3dnet.job.local_workers import Devices, workers_of
-from d3dnet.job.ray_workers import Cluster, ClusterError
+from d3dnet.job.ray_workers import Cluster
 from d3dnet.job.segments import Segment
 from d3dnet.job.upscale import upscale_video
-from d3dnet.job.workers import Run, WorkerError, answers, make_run
-from d3dnet.video import InputError
-from d3dnet.video.errors import OutputError
+from d3dnet.job.workers import Run, answers, make_run
 from tests.job.resumable import Mortal, frames_of, three_shots, upscale
 from tests.job.test_shares import same
 

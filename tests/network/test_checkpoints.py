@@ -13,13 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import d3dnet
-from d3dnet.network.checkpoints import (
-    CheckpointError,
-    bundled_models,
-    load_model,
-    resolve_device,
-    save_weights,
-)
+from d3dnet.errors import CheckpointError
+from d3dnet.network.checkpoints import bundled_models, load_model, resolve_device, save_weights
 from d3dnet.network.model import D3Dnet
 from tests.network.test_model import with_offsets
 

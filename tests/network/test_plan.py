@@ -6,9 +6,10 @@ import types
 import pytest
 import torch
 
+from d3dnet.errors import NotEnoughMemoryError
 from d3dnet.network import memory, plan
 from d3dnet.network.bicubic import Bicubic
-from d3dnet.network.memory import NotEnoughMemoryError, free_memory, parse_size
+from d3dnet.network.memory import free_memory
 from d3dnet.network.model import D3D, D3Dnet
 from d3dnet.network.plan import Plan, cost, make_plan
 
@@ -107,20 +108,6 @@ def test_a_plan_survives_a_journal():
 def test_a_damaged_plan_is_refused(change):
     with pytest.raises(ValueError, match=next(iter(change))):
         Plan.from_dict({**Plan().to_dict(), **change})
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [("1000000", 1000000), ("6G", 6 * GIB), ("1.5GiB", 1.5 * GIB), ("800m", 800 * 2**20)],
-)
-def test_sizes_are_read_as_people_write_them(text, size):
-    assert parse_size(text) == size
-
-
-@pytest.mark.parametrize("text", ["", "much", "-1G", "0", "G", "nan", "inf"])
-def test_what_is_no_size_is_refused(text):
-    with pytest.raises(ValueError, match="accepted are bytes, or a number with K, M, G or T"):
-        parse_size(text)
 
 
 @pytest.mark.parametrize(

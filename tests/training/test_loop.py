@@ -17,9 +17,10 @@ import pytest
 import torch
 
 from d3dnet.cli import main
+from d3dnet.errors import ExplodedError
 from d3dnet.network.checkpoints import load_model
 from d3dnet.network.model import D3D, D3Dnet
-from d3dnet.training import Exploded, learner, loop, monitor, samples, train
+from d3dnet.training import learner, loop, monitor, samples, train
 from d3dnet.training.learner import set_rigid
 from d3dnet.training.validation import offset_reach
 
@@ -198,7 +199,8 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_state(tiny, monkeypa
         return differentiate(self, lr * (math.nan if self.step == 4 else 1), hr)
 
     monkeypatch.setattr(learner.Learner, "differentiate", explode)
-    with pytest.raises(Exploded, match=r"step 4: the loss is nan.*last\.pt, of step 3\. Lower"):
+    match = r"step 4: the loss is nan.*last\.pt, of step 3\. Lower"
+    with pytest.raises(ExplodedError, match=match):
         train(config)
     state = state_of(config)
     assert state["step"] == 3

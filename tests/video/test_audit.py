@@ -6,10 +6,10 @@ from fractions import Fraction
 
 import pytest
 
+from d3dnet.errors import AuditError, OutputError
 from d3dnet.job.events import Kept, Progress
 from d3dnet.job.upscale import upscale_video
-from d3dnet.video import OutputError
-from d3dnet.video.audit import AuditError, audit
+from d3dnet.video.audit import audit
 from d3dnet.video.ffmpeg import find_program
 from d3dnet.video.source import VideoSource
 from d3dnet.video.streams import keep

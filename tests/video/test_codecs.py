@@ -3,8 +3,8 @@
 import av
 import pytest
 
+from d3dnet.errors import EncoderError, OutputError
 from d3dnet.job.upscale import upscale_video
-from d3dnet.video import EncoderError, OutputError
 from tests.video.clips import PROGRAM_IDS, PROGRAMS, make_clip, video_times
 
 

@@ -12,8 +12,9 @@ import av.logging
 import numpy as np
 import pytest
 
+from d3dnet.errors import InputError
 from d3dnet.job.upscale import upscale_video
-from d3dnet.video import InputError, picture
+from d3dnet.video import picture
 from d3dnet.video.decoder import missing_bytes
 from d3dnet.video.source import Reading, VideoSource
 from tests.video.clips import BUNDLED, ffmpeg

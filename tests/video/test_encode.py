@@ -1,4 +1,3 @@
-import errno
 import os
 import signal
 import time
@@ -12,9 +11,9 @@ import av
 import numpy as np
 import pytest
 
-from d3dnet.video import EncoderError, OutputError
+from d3dnet.errors import EncoderError, OutputError
 from d3dnet.video.command import first_complaint, segment_command, sorted_arguments
-from d3dnet.video.encode import SegmentSink, signals_wait, sync
+from d3dnet.video.encode import SegmentSink, signals_wait
 from d3dnet.video.join import check, join
 from d3dnet.video.picture import ColourTags, layout_of
 from d3dnet.video.source import VideoSource
@@ -427,14 +426,3 @@ def test_an_interruption_waits_until_what_is_written_is_whole():
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def test_a_file_system_that_cannot_sync_folders_is_no_hindrance(tmp_path, monkeypatch):
-    def cannot(descriptor):
-        raise OSError(errno.EINVAL, "Invalid argument")
-
-    monkeypatch.setattr(os, "fsync", cannot)
-    sync(tmp_path)
-    (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="Invalid argument"):
-        sync(tmp_path / "file")

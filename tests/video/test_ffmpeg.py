@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from d3dnet.video import ProgramError
+from d3dnet.errors import ProgramError
 from d3dnet.video.ffmpeg import bundled_program, find_program, has_option, pixel_formats
 from tests.video.clips import BUNDLED
 

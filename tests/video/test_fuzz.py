@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from d3dnet.errors import InputError, VideoError
 from d3dnet.job.upscale import upscale_video
-from d3dnet.video import InputError, VideoError
 from d3dnet.video.source import ON_ERROR, Reading, VideoSource
 from tests.video.clips import BUNDLED, make_clip
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from d3dnet.cli import main
+from d3dnet.errors import InputError, OutputError
 from d3dnet.job.upscale import upscale_video
-from d3dnet.video import InputError, OutputError
 from d3dnet.video.images import image_files, is_pattern
 from d3dnet.video.source import Reading, VideoSource
 from tests.video.clips import PROGRAM_IDS, PROGRAMS, ffmpeg, make_clip, video_times

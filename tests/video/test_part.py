@@ -6,8 +6,8 @@ import av
 import numpy as np
 import pytest
 
+from d3dnet.errors import InputError
 from d3dnet.job.upscale import upscale_video
-from d3dnet.video import InputError
 from d3dnet.video.source import Reading, VideoSource
 from tests.video.clips import PROGRAM_IDS, PROGRAMS, audio_packets, make_clip, video_times
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from d3dnet.datasets.imresize import imresize
+from d3dnet.errors import OutputError
 from d3dnet.job.upscale import upscale_video
-from d3dnet.video import OutputError
 from d3dnet.video.colour import enlarge_chroma
 from d3dnet.video.picture import layout_of
 from d3dnet.video.resample import Grid, resample_chroma, resample_luma

@@ -9,7 +9,8 @@ import av
 import numpy as np
 import pytest
 
-from d3dnet.video import InputError, hdr
+from d3dnet.errors import InputError
+from d3dnet.video import hdr
 from d3dnet.video.picture import layout_of, planar_format, planes
 from d3dnet.video.source import Reading, VideoSource
 from d3dnet.video.times import increasing_times

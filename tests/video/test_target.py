@@ -3,7 +3,7 @@ from fractions import Fraction
 
 import pytest
 
-from d3dnet.video import OutputError
+from d3dnet.errors import OutputError
 from d3dnet.video.ffmpeg import pixel_formats
 from d3dnet.video.picture import ColourTags, layout_of
 from d3dnet.video.target import (

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from av.stream import Disposition
 
+from d3dnet.errors import VideoError
 from d3dnet.job.upscale import upscale_video
-from d3dnet.video import VideoError
 from tests.video.clips import PROGRAMS, ffmpeg
 
 MIN_PSNR = 28
