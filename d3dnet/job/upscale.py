@@ -43,6 +43,7 @@ from d3dnet.video.target import (
     rounded,
     target_of,
     warn_of_alpha,
+    warn_of_profile,
 )
 from d3dnet.wording import parse_time
 
@@ -262,6 +263,7 @@ def _warn(path: Path, source: VideoSource, target: Target, size: Size) -> None:
         warnings.warn(f"{path}: without {', '.join(source.lost_metadata)}", stacklevel=3)
     if source.transparent and not target.layout.alpha:
         warn_of_alpha(path, target)
+    warn_of_profile(path, source, target)
 
 
 def _make_all(

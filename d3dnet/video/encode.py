@@ -24,6 +24,7 @@ from d3dnet.video.command import first_complaint, segment_command
 from d3dnet.video.ffmpeg import Program
 from d3dnet.video.images import is_pattern, written_images
 from d3dnet.video.picture import fill
+from d3dnet.video.profiles import add_profile
 from d3dnet.video.source import VideoSource
 from d3dnet.video.target import Target
 
@@ -220,6 +221,8 @@ class SegmentSink:
                     "choose another --codec"
                 )
             for name in files:
+                if self._target.profile and self._images:
+                    add_profile(name, self._target.profile)
                 sync(name)
             if self._images is not None:
                 sync(self._part)

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
-import av
 import numpy as np
+
+from d3dnet.video.sidedata import SideData
 
 TRANSFERS = {16: "PQ", 18: "HLG"}  # ITU-T H.273
 BESIDE = {"A53_CC": "closed captions", "SPHERICAL": "its mark as spherical (360°) video"}
@@ -30,26 +31,26 @@ class Mastering:
 NO_MASTERING = Mastering()
 
 
-def mastering_of(frame: av.VideoFrame) -> Mastering:
-    """What a decoded frame says."""
+def mastering_of(side_data: SideData) -> Mastering:
+    """What is said beside a decoded frame."""
     display = light = None
-    data = frame.side_data.get("MASTERING_DISPLAY_METADATA")
+    data = side_data.get("MASTERING_DISPLAY_METADATA")
     if data is not None:
         numbers = [int(number) for number in np.frombuffer(data, np.int32)[:22]]
         if numbers[20] and numbers[21]:  # it has primaries, and luminance
             pairs = zip(numbers[0:20:2], numbers[1:20:2], strict=True)
             display = tuple(Fraction(top, bottom or 1) for top, bottom in pairs)
-    data = frame.side_data.get("CONTENT_LIGHT_LEVEL")
+    data = side_data.get("CONTENT_LIGHT_LEVEL")
     if data is not None:
         light = tuple(int(number) for number in np.frombuffer(data, np.uint32)[:2])
     return Mastering(display, light)
 
 
-def lost_metadata(frame: av.VideoFrame) -> list[str]:
-    """What a frame says that no encoder here repeats: as for captions, or by FFmpeg's name."""
-    lost = [name for name in DYNAMIC if frame.side_data.get(name) is not None]
-    lost += [text for name, text in BESIDE.items() if frame.side_data.get(name) is not None]
-    stereo = frame.side_data.get("STEREO3D")
+def lost_metadata(side_data: SideData) -> list[str]:
+    """What is said beside a frame that no encoder here repeats: in words, or by FFmpeg's name."""
+    lost = [name for name in DYNAMIC if name in side_data]
+    lost += [text for name, text in BESIDE.items() if name in side_data]
+    stereo = side_data.get("STEREO3D")
     if stereo is not None and np.frombuffer(stereo, np.int32)[0] != 0:  # 0: a plain picture
         lost.append("its mark as stereo 3-D")
     return lost

@@ -14,6 +14,7 @@ from d3dnet.video.command import join_command
 from d3dnet.video.encode import Feed, SegmentSink, packet_times, time_offset
 from d3dnet.video.ffmpeg import Program
 from d3dnet.video.images import is_pattern
+from d3dnet.video.profiles import add_profile
 from d3dnet.video.source import VideoSource
 from d3dnet.video.streams import Kept, sound_encoders
 from d3dnet.video.target import Target, segment_format
@@ -66,6 +67,8 @@ def join(
         try:
             feed.mux(_packets(segments, feed.pipe))
             feed.end()
+            if target.profile:
+                add_profile(path, target.profile)
         except BaseException:
             feed.kill()
             raise

@@ -9,26 +9,16 @@ import av
 import av.filter
 import av.logging
 import numpy as np
-from av.sidedata.sidedata import Type
 from av.video.format import VideoFormat
 
 from d3dnet.video.colour import Layout, chroma_offset
+from d3dnet.video.sidedata import SideData
 
 # FFmpeg's values of color_range, colorspace, ...; all but the range are those of ITU-T H.273.
 UNSPECIFIED = 2
 RANGE_UNSPECIFIED, RANGE_LIMITED, RANGE_FULL = 0, 1, 2
 
 _log_level = threading.Lock()  # libav has one for all: left raised, any decoder may hang
-
-
-# PyAV (to 18.1) cannot read any side data of a frame that has some it has no name for, as EXIF.
-def _nameless(kind: type, value: int) -> object:
-    member = object.__new__(kind)
-    member._name_, member._value_ = f"UNKNOWN_{value}", value
-    return kind._value2member_map_.setdefault(value, member)
-
-
-Type._missing_ = classmethod(_nameless)
 
 GREY_ALPHA = "ya8"  # samples and alpha alternate: there is no planar format of these
 
@@ -157,10 +147,10 @@ def fill(frame: av.VideoFrame, planes: Sequence[np.ndarray]) -> None:
         rows[:, : plane.shape[1]] = plane
 
 
-def orientation(frame: av.VideoFrame) -> Orientation:
+def orientation(side_data: SideData) -> Orientation:
     """From the display matrix, which maps (x, y) to (a·x + c·y, b·x + d·y)."""
-    data = frame.side_data.get("DISPLAYMATRIX")
-    if data is None:
+    data = side_data.get("DISPLAYMATRIX")
+    if data is None or len(data) < 36:
         return Orientation()
     a, b, _, c, d = np.frombuffer(data, np.int32)[:5]
     if abs(int(a)) + abs(int(d)) >= abs(int(b)) + abs(int(c)):

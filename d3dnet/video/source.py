@@ -38,6 +38,7 @@ from d3dnet.video.picture import (
     planar_format,
     planes,
 )
+from d3dnet.video.sidedata import side_data_of
 from d3dnet.video.streams import Streams, streams_of
 from d3dnet.video.times import increasing_times, without_new_beginnings
 
@@ -96,6 +97,7 @@ class VideoSource:
     Attributes:
         path: absolute path of the file; `reading`: as given.
         images: the files, where it is images; they have no other streams.
+        is_image: whether it is images, or one.
         height, width: luma samples of a frame.
         layout, colour: what the planes mean, and the tags that say so.
         mastering: of HDR; lost_metadata: what else the first frame says, and no result will.
@@ -135,6 +137,7 @@ class VideoSource:
         try:
             self.time_base: Fraction = self._stream.time_base
             self.frame_rate = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
+            self.is_image = self._container.format.name.endswith(("_pipe", "image2"))
             self.streams: Streams = streams_of(self._container, self._stream)
             first = self._seek()
             if first is None:
@@ -326,7 +329,8 @@ class VideoSource:
         ).frames()
 
     def _describe(self, frame: av.VideoFrame) -> None:
-        self._orientation = orientation(frame)
+        side_data = side_data_of(frame)
+        self._orientation = orientation(side_data)
         transpose = self._orientation.transpose
         if frame.interlaced_frame and not self.reading.deinterlace:
             raise InputError(
@@ -346,8 +350,8 @@ class VideoSource:
             transfer=frame.color_trc,
             chroma_location=self._chroma_location,
         )
-        self.mastering: Mastering = mastering_of(frame)
-        self.lost_metadata = lost_metadata(frame)
+        self.mastering: Mastering = mastering_of(side_data)
+        self.lost_metadata = lost_metadata(side_data)
         self.height, self.width = frame.height, frame.width
         step, offset = stored.chroma_step, stored.chroma_offset
         sizes = [(frame.height, frame.width), *stored.plane_sizes(frame.height, frame.width)[1:2]]

@@ -17,6 +17,7 @@ from d3dnet.video.ffmpeg import Program, has_option, pixel_formats
 from d3dnet.video.hdr import NO_MASTERING, Mastering
 from d3dnet.video.images import image_files, is_image, is_pattern, written_images
 from d3dnet.video.picture import RANGE_FULL, RANGE_LIMITED, ColourTags, layout_of
+from d3dnet.video.profiles import common_profile, is_of
 from d3dnet.video.source import VideoSource
 from d3dnet.video.streams import MATROSKA
 
@@ -26,6 +27,7 @@ ALPHA_IN_MATROSKA_ONLY = ("libvpx", "libvpx-vp9")  # beside the picture, where t
 PRORES = ("prores", "prores_ks", "prores_aw")
 QUICKTIME_CODECS = (*PRORES, "dnxhd", "qtrle", "smc", "avrp", "dxv", "tiff")
 NO_ALPHA = ("libx265",)  # it takes alpha, but FFmpeg does not read it again
+PROFILED = (".png", ".tif", ".tiff")  # images that can be given an ICC profile
 BT601 = 6  # matrix tag of the YCbCr that RGB is made into: H.273's SMPTE 170M
 
 # Encoders and containers that know frame rates but no times: their clock ticks once per frame.
@@ -88,6 +90,7 @@ class Target:
         encoder_format: pixel format that the encoder is given where it is not that of `layout`:
             packed RGB.
         mastering: of HDR.
+        profile: the ICC profile that images are given.
     """
 
     height: int
@@ -100,6 +103,7 @@ class Target:
     encoding: Encoding = Encoding()
     encoder_format: str | None = None
     mastering: Mastering = NO_MASTERING
+    profile: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -199,6 +203,35 @@ def target_of(
         encoding=encoding,
         encoder_format=encoder_format,
         mastering=source.mastering,
+        profile=_profile(source, layout.family, suffix),
+    )
+
+
+def _profile(source: VideoSource, family: str, suffix: str) -> bytes:
+    """The ICC profile of all images of `source`, if a result of this kind can have it."""
+    if not source.is_image or suffix.lower() not in PROFILED:
+        return b""
+    profile = common_profile(source.images or [source.path]) or b""
+    return profile if is_of(profile, "grey" if family == "grey" else "rgb") else b""
+
+
+def warn_of_profile(path: Path, source: VideoSource, target: Target) -> None:
+    """Warn of an ICC profile that is lost."""
+    if not source.is_image or target.profile:
+        return
+    images = source.images or [source.path]
+    if common_profile(images) is None:
+        reason = "which are not the same in all of them"
+    elif not common_profile(images):
+        return
+    elif path.suffix.lower() not in PROFILED:
+        reason = f"which {path.suffix} does not hold; .png and .tif do"
+    else:
+        reason = "which is of another kind of colours"
+    warnings.warn(
+        f"{path}: without the ICC profile of {source.path.name}, {reason}; its colours may look "
+        "different",
+        stacklevel=3,
     )
 
 

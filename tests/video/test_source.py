@@ -3,7 +3,6 @@ import re
 import weakref
 from fractions import Fraction
 from itertools import pairwise
-from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -380,15 +379,10 @@ def test_a_change_of_size_is_an_error_where_fields_are_made_whole_too(tmp_path):
 
 
 def test_captions_that_are_lost_are_told():
-    class Side(dict):
-        def __missing__(self, name):
-            return None
-
-    frame = SimpleNamespace(side_data=Side())
-    frame.side_data |= {"A53_CC": b"cc", "STEREO3D": b"\0\0\0\0"}
-    assert hdr.lost_metadata(frame) == ["closed captions"]
-    frame.side_data["STEREO3D"] = b"\1\0\0\0"
-    assert hdr.lost_metadata(frame) == ["closed captions", "its mark as stereo 3-D"]
+    side_data = {"A53_CC": b"cc", "STEREO3D": b"\0\0\0\0"}
+    assert hdr.lost_metadata(side_data) == ["closed captions"]
+    side_data["STEREO3D"] = b"\1\0\0\0"
+    assert hdr.lost_metadata(side_data) == ["closed captions", "its mark as stereo 3-D"]
 
 
 @pytest.mark.parametrize("deinterlace", [False, True])
