@@ -141,9 +141,9 @@ def build_cpu_library(target: Path) -> None:
 def nvcc() -> str | None:
     """Path of the CUDA compiler: $CUDA_HOME's, else one on the PATH or where CUDA installs it."""
     home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
-    places = [Path(home) / "bin" / "nvcc"] if home else [shutil.which("nvcc")]
-    places.append("/usr/local/cuda/bin/nvcc")
-    return next((str(place) for place in places if place and Path(place).exists()), None)
+    first = str(Path(home) / "bin" / "nvcc") if home else shutil.which("nvcc")
+    places = filter(None, (first, "/usr/local/cuda/bin/nvcc"))
+    return next((place for place in places if Path(place).exists()), None)
 
 
 def asked_for_cuda() -> bool | None:

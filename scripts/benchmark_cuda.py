@@ -15,6 +15,7 @@ pixel. Memory is the peak above what was held before. A method that runs out of 
 import argparse
 import statistics
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -82,12 +83,13 @@ def make_step(method: str, task: str, tensors: dict[str, Tensor]) -> Step:
 
 def milliseconds(step: Step) -> float:
     """Time of one run on the GPU."""
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    event: Any = torch.cuda.Event  # has no types
+    start, end = (event(enable_timing=True) for _ in range(2))
     start.record()
     step()
     end.record()
     end.synchronize()
-    return start.elapsed_time(end)
+    return float(start.elapsed_time(end))
 
 
 def medians(steps: dict[str, Step], repeats: int) -> dict[str, float]:
@@ -126,7 +128,8 @@ def extra_memory(step: Step) -> float:
 
 def use_tf32(allowed: bool) -> None:
     """Whether products of float32, in convolutions and in matrices, may be tf32."""
-    for setting in (torch.backends.cudnn, torch.backends.cuda.matmul):
+    settings: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    for setting in settings:
         setting.allow_tf32 = allowed
 
 

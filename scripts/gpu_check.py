@@ -45,8 +45,7 @@ def run(command: list[str], **environment: str) -> tuple[int, str]:
         )
         code, output = done.returncode, done.stdout
     except subprocess.TimeoutExpired as error:
-        text = error.stdout or b""
-        output = text.decode(errors="replace") if isinstance(text, bytes) else text
+        output = (error.stdout or b"").decode(errors="replace")
         code, output = 124, f"{output}\nstopped after {STEP_SECONDS} s"
     print(output[-6000:], f"exit code {code}, {time.monotonic() - started:.0f} s", flush=True)
     return code, output
@@ -114,7 +113,7 @@ def main() -> None:
         f"- device: {device.name}, compute capability {device.major}.{device.minor}, "
         f"{device.multi_processor_count} multiprocessors, {device.total_memory / 2**30:.0f} GiB\n"
         f"- Python {sys.version.split()[0]}, torch {torch.__version__}, CUDA {torch.version.cuda}, "
-        f"cuDNN {torch.backends.cudnn.version()}",
+        f"cuDNN {torch.backends.cudnn.version()}",  # type: ignore[no-untyped-call]  # torch's
     ]
     failed = False
     options.output.parent.mkdir(parents=True, exist_ok=True)

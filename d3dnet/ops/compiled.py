@@ -42,7 +42,7 @@ def load_cpu_library() -> None:
         # Before it is loaded, which puts its kernels under operators that they may not fit.
         if OPERATOR not in CPU_LIBRARY.read_bytes():
             raise OSError("it was built from another version of d3dnet")
-        torch.ops.load_library(CPU_LIBRARY)
+        torch.ops.load_library(str(CPU_LIBRARY))  # type: ignore[no-untyped-call]  # torch's
         library = ctypes.CDLL(str(CPU_LIBRARY))
         library.d3dnet_instruction_set.restype = ctypes.c_char_p
         library.d3dnet_instruction_sets.restype = ctypes.c_char_p
@@ -69,7 +69,7 @@ def instruction_sets() -> tuple[str, ...]:
 
 def set_instruction_set(name: str) -> None:
     """Make the CPU kernel use an instruction set; `ValueError` if it is not present."""
-    if name not in instruction_sets():
+    if _library is None or name not in instruction_sets():
         present = ", ".join(instruction_sets()) or "none, the compiled kernel is not loaded"
         raise ValueError(f"instruction set {name!r} is not available here; accepted: {present}")
     _library.d3dnet_set_instruction_set(name.encode())

@@ -21,14 +21,14 @@ def triple(name: str, value: int | Sequence[int], minimum: int) -> Triple:
     """Turn an int or (t, h, w) into a triple; `ValueError` names the argument."""
     values = tuple(value) if isinstance(value, Sequence | torch.Size) else (value,) * 3
     try:
-        values = tuple(operator.index(v) for v in values)
+        whole = tuple(operator.index(v) for v in values)
     except TypeError:
-        values = ()
-    if len(values) != 3 or min(values) < minimum:
+        whole = ()
+    if len(whole) != 3 or min(whole) < minimum:
         raise ValueError(
             f"{name} is {value!r}; accepted: an int or three ints (t, h, w), each ≥ {minimum}"
         )
-    return values
+    return whole
 
 
 def check_dims(dims: str) -> None:
@@ -37,7 +37,7 @@ def check_dims(dims: str) -> None:
         raise ValueError(f"dims is {dims!r}; accepted: {', '.join(repr(d) for d in DIMS)}")
 
 
-def check_negative_slope(slope: float) -> None:
+def check_negative_slope(slope: object) -> None:
     """Raise `ValueError` unless `slope` is a finite number above 0.
 
     Above 0 so that the sign of a result is that of the sum it was made from: it is all that the
@@ -53,10 +53,11 @@ def output_size(
     size: Sequence[int], kernel: Sequence[int], stride: Triple, padding: Triple, dilation: Triple
 ) -> Triple:
     """Size (To, Ho, Wo) of the output for an input of size (T, H, W), as of any convolution."""
-    return tuple(
+    along = [
         (size[i] + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1
         for i in range(3)
-    )
+    ]
+    return along[0], along[1], along[2]
 
 
 def empty_in_layout_of(tensor: Tensor, shape: Sequence[int]) -> Tensor:
@@ -91,12 +92,14 @@ def check_tensors(
     dims: str,
 ) -> None:
     """Raise `ValueError` naming the argument, what was found and what is accepted."""
-    tensors = {"input": input, "offset": offset, "weight": weight, "bias": bias, "mask": mask}
-    for name, tensor in tensors.items():
-        if tensor is None and name in ("bias", "mask"):
-            continue
+    given: dict[str, object] = {"input": input, "offset": offset, "weight": weight}
+    given |= {n: t for n, t in (("bias", bias), ("mask", mask)) if t is not None}
+    tensors = {}
+    for name, tensor in given.items():
         if not isinstance(tensor, Tensor):
             raise ValueError(f"{name} is a {type(tensor).__name__}; accepted: a torch.Tensor")
+        tensors[name] = tensor
+    for name, tensor in tensors.items():
         if tensor.device != input.device:
             raise ValueError(
                 f"{name} is on {tensor.device}; accepted: the device of input, {input.device}"
@@ -105,13 +108,11 @@ def check_tensors(
     _check_shapes(input, offset, weight, bias, mask, stride, padding, dilation, dims)
 
 
-def _check_dtypes(tensors: dict[str, Tensor | None]) -> None:
+def _check_dtypes(tensors: dict[str, Tensor]) -> None:
     input = tensors["input"]
     device = input.device.type
     autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
     for name, tensor in tensors.items():
-        if tensor is None:
-            continue
         if tensor.dtype not in DTYPES:
             accepted = ", ".join(str(dtype) for dtype in DTYPES)
             raise ValueError(f"{name} is {tensor.dtype}; accepted: {accepted}")

@@ -8,8 +8,9 @@ That is found out at the first use of a CUDA tensor: nothing here touches a GPU 
 import functools
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -18,21 +19,22 @@ from d3dnet.ops import nvrtc, reference
 
 LIBRARY = Path(__file__).parent.parent / "_C_cuda.so"
 KERNELS_VARIABLE = "D3DNET_CUDA_KERNELS"
-KERNELS = ("compiled", "nvrtc", "reference")
+Name = Literal["compiled", "nvrtc", "reference"]
+KERNELS: tuple[Name, ...] = get_args(Name)
 
 
 class Operators(Protocol):
     """The operators of `d3dnet.ops.registration` with one argument more, `allow_tf32`, the last."""
 
-    def deform_conv3d(self, *arguments) -> Tensor: ...
+    def deform_conv3d(self, *arguments: Any) -> Tensor: ...
 
-    def deform_conv3d_backward(self, *arguments) -> tuple[Tensor, ...]: ...
+    def deform_conv3d_backward(self, *arguments: Any) -> tuple[Tensor, ...]: ...
 
 
 class Kernels(NamedTuple):
     """name: one of `KERNELS`; operators: None for the reference; problem: why not a better one."""
 
-    name: str
+    name: Name
     operators: Operators | None
     problem: str | None
 
@@ -53,7 +55,9 @@ def kernels(device: int) -> Kernels:
     if wanted == "reference":
         return Kernels("reference", None, None)
     problems = []
-    for name, load in (("compiled", _load_library), ("nvrtc", nvrtc.load)):
+    loaders: dict[Name, Callable[[int], Operators]]
+    loaders = {"compiled": _load_library, "nvrtc": nvrtc.load}
+    for name, load in loaders.items():
         if wanted not in ("", name):
             continue
         try:
@@ -69,8 +73,8 @@ def kernels(device: int) -> Kernels:
 def _load_library(device: int) -> Operators:
     if not LIBRARY.exists():
         raise OSError(f"{LIBRARY} does not exist")
-    torch.ops.load_library(LIBRARY)
-    operators = torch.ops.d3dnet_cuda
+    torch.ops.load_library(str(LIBRARY))  # type: ignore[no-untyped-call]  # torch's
+    operators: Operators = torch.ops.d3dnet_cuda
     # That it was built for another GPU, or with other arguments, shows here, not in the middle.
     one = torch.ones(1, 1, 1, 1, 1, device=f"cuda:{device}")
     geometry = ((1, 1, 1), (0, 0, 0), (1, 1, 1), "W")
@@ -93,14 +97,15 @@ def _warn_of_fallback(problem: str | None) -> None:
 
 def allow_tf32(input: Tensor) -> bool:
     """Whether float32 may be multiplied as tf32: PyTorch's setting for cuDNN's convolutions."""
+    cudnn: Any = torch.backends.cudnn  # has no type for its settings
     return (
         input.dtype == torch.float32
-        and torch.backends.cudnn.conv.fp32_precision == "tf32"
+        and cudnn.conv.fp32_precision == "tf32"
         and torch.cuda.get_device_capability(input.device) >= (8, 0)
     )
 
 
-def forward(input: Tensor, *arguments) -> Tensor:
+def forward(input: Tensor, *arguments: Any) -> Tensor:
     """Compute `d3dnet::deform_conv3d` on CUDA."""
     _, operators, problem = kernels(input.get_device())
     if operators is None:
@@ -109,7 +114,7 @@ def forward(input: Tensor, *arguments) -> Tensor:
     return operators.deform_conv3d(input, *arguments, allow_tf32(input))
 
 
-def backward(grad: Tensor, input: Tensor, *arguments) -> tuple[Tensor, ...]:
+def backward(grad: Tensor, input: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     """Compute `d3dnet::deform_conv3d_backward` on CUDA.
 
     Every gradient is repeatable to the bit but that of `input`, which is added up atomically: it

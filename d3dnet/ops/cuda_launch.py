@@ -71,15 +71,16 @@ class CudaProblem(ctypes.Structure):
 
     @property
     def taps(self) -> int:
-        return math.prod(self.kernel)
+        kernel: tuple[int, int, int] = tuple(self.kernel)
+        return math.prod(kernel)
 
     @property
     def group_channels(self) -> int:
-        return self.channels // self.groups
+        return int(self.channels // self.groups)
 
     @property
     def group_outputs(self) -> int:
-        return self.out_channels // self.groups
+        return int(self.out_channels // self.groups)
 
 
 class SharedBytes(NamedTuple):
@@ -110,15 +111,16 @@ def _weight_pixels(dtype: torch.dtype) -> int:
 def tiling(problem: CudaProblem, pixels: int) -> Tiling:
     """Cut the output into rectangles of `pixels` (a power of 2): as few as possible, squarish."""
     log_pixels = pixels.bit_length() - 1
-    best = None
-    for log_width in sorted(range(log_pixels + 1), key=lambda n: abs(2 * n - log_pixels - 1)):
+
+    def of_width(log_width: int) -> Tiling:
         log_height = log_pixels - log_width
         across = -(-problem.out_size[2] >> log_width)
         down = -(-problem.out_size[1] >> log_height)
         count = problem.batch * problem.out_size[0] * across * down
-        if best is None or count < best.count:
-            best = Tiling(log_width, log_height, across, down, count)
-    return best
+        return Tiling(log_width, log_height, across, down, count)
+
+    squarest_first = sorted(range(log_pixels + 1), key=lambda n: abs(2 * n - log_pixels - 1))
+    return min(map(of_width, squarest_first), key=lambda tiling: tiling.count)
 
 
 @dataclass(frozen=True)
@@ -198,18 +200,23 @@ class LaunchedOperators:
         grad = grad.contiguous(memory_format=torch.channels_last_3d)
         p.grad = grad.data_ptr()
         p.whole_grad = _whole_rows(grad, p.group_outputs)
-        need_mask = need_mask and mask is not None
         sums = torch.promote_types(input.dtype, torch.float32)
-        rows = {"dtype": sums, "memory_format": torch.channels_last_3d}
-        plain = {"memory_format": torch.contiguous_format}
+        plain = torch.contiguous_format
         # Taps that reach outside the clip in time are skipped: their gradients stay zero.
-        grad_input = torch.empty_like(input, **rows).zero_() if need_input else None
-        grad_offset = torch.zeros_like(offset, **plain) if need_offset else None
-        grad_mask = torch.zeros_like(mask, **plain) if need_mask else None
-        grad_weight = torch.empty_like(weight, **plain) if need_weight else None
+        grad_input = grad_offset = grad_mask = grad_weight = None
+        if need_input:
+            grad_input = torch.empty_like(input, dtype=sums, memory_format=torch.channels_last_3d)
+            grad_input.zero_()
+        if need_offset:
+            grad_offset = torch.zeros_like(offset, memory_format=plain)
+        if need_mask and mask is not None:
+            grad_mask = torch.zeros_like(mask, memory_format=plain)
+        if need_weight:
+            grad_weight = torch.empty_like(weight, memory_format=plain)
         p.grad_input, p.grad_offset = _pointer(grad_input), _pointer(grad_offset)
         p.grad_mask, p.grad_weight = _pointer(grad_mask), _pointer(grad_weight)
-        if (need_input or need_offset or need_mask) and p.batch > 0:
+        of_samples = (grad_input, grad_offset, grad_mask)
+        if any(gradient is not None for gradient in of_samples) and p.batch > 0:
             packed = self._pack("backward", tensors, p, p.taps * p.channels, p.group_outputs)
             p.packed_weight = packed.data_ptr()
             p.tiles = tiling(p, 64)
@@ -218,7 +225,7 @@ class LaunchedOperators:
             self._launch_weight_gradients(tensors, p, sums, allow_tf32)
 
         def result(gradient: Tensor | None, of: Tensor | None) -> Tensor:
-            if gradient is None:
+            if gradient is None or of is None:
                 return input.new_empty(0)
             wanted = torch.empty(of.shape, device="meta", memory_format=layout_of(of))
             if gradient.dtype == of.dtype and gradient.stride() == wanted.stride():

@@ -59,9 +59,10 @@ def deform_conv3d(
     padding = triple("padding", padding, minimum=0)
     dilation = triple("dilation", dilation, minimum=1)
     check_tensors(input, offset, weight, bias, mask, stride, padding, dilation, dims)
-    return torch.ops.d3dnet.deform_conv3d(
+    output: Tensor = torch.ops.d3dnet.deform_conv3d(
         input, offset, weight, bias, mask, stride, padding, dilation, dims, negative_slope
     )
+    return output
 
 
 class DeformConv3d(nn.Module):

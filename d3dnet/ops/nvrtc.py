@@ -40,8 +40,7 @@ def load(device: int) -> LaunchedOperators:
     """
     _compiler()
     _driver()
-    if SOURCES is None:
-        raise OSError("the kernels' sources, cuda_ops/cuda/*.cuh, are not installed")
+    _sources()
     capability = torch.cuda.get_device_capability(device)
     if capability < OLDEST:
         wanted, found = ("{}.{}".format(*version) for version in (OLDEST, capability))
@@ -51,6 +50,12 @@ def load(device: int) -> LaunchedOperators:
     # A GPU that the compiler does not know shows here, not in the middle.
     compiled('extern "C" __global__ void nothing() {}\n', _architecture(device))
     return LaunchedOperators(_launch)
+
+
+def _sources() -> Path:
+    if SOURCES is None:
+        raise OSError("the kernels' sources, cuda_ops/cuda/*.cuh, are not installed")
+    return SOURCES
 
 
 def source(kernel: str) -> str:
@@ -137,13 +142,13 @@ def compiled(program: str, architecture: str) -> bytes:
     version = (ctypes.c_int * 2)()
     _compiler().nvrtcVersion(ctypes.byref(version, 0), ctypes.byref(version, 4))
     made_from = hashlib.sha256(repr((program, options, list(version))).encode())
-    for header in sorted(SOURCES.glob("*.cuh")):
+    for header in sorted(_sources().glob("*.cuh")):
         made_from.update(header.read_bytes())
     name = f"{made_from.hexdigest()[:32]}.cubin"
     # A cache that cannot be read or written costs time, no more.
     with contextlib.suppress(OSError, RuntimeError):
         return (_cache() / name).read_bytes()
-    binary = _compile(program, [*options, f"--include-path={SOURCES}"])
+    binary = _compile(program, [*options, f"--include-path={_sources()}"])
     with contextlib.suppress(OSError, RuntimeError):
         _cache().mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=_cache(), delete=False) as partial:
@@ -184,7 +189,7 @@ def _compiler() -> ctypes.CDLL:
         raise OSError("this torch has no CUDA")
     name = f"libnvrtc.so.{torch.version.cuda.split('.')[0]}"
     nvidia = find_spec("nvidia")
-    places = nvidia.submodule_search_locations if nvidia else []
+    places = (nvidia.submodule_search_locations if nvidia else None) or ()
     installed = [str(file) for place in places for file in Path(place).glob(f"*/lib/{name}")]
     for candidate in (*installed, name):
         try:

@@ -9,7 +9,7 @@ that row, so that neither its value nor a NaN beside it is ever multiplied by a 
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -25,14 +25,25 @@ FAR = 2.0**30  # pixels; offsets beyond it are outside of any clip and still fit
 class Corner(NamedTuple):
     """One corner of the cell of every sample in a chunk; all tensors are (positions, taps, groups).
 
-    index: row of the pixel table, `zero_row` where the corner is outside the clip.
+    row: of the pixel table, `zero_row` where the corner is outside the clip.
     weight: interpolation weight.
     slopes: derivative of `weight` with respect to the offset, one per deformable dimension.
     """
 
-    index: Tensor
+    row: Tensor
     weight: Tensor
     slopes: list[Tensor]
+
+
+class End(NamedTuple):
+    """One end of a cell along one axis, of every sample in a chunk.
+
+    coordinate: of its pixels; weight: None along an axis that does not move; slope: of the weight.
+    """
+
+    coordinate: Tensor
+    weight: Tensor | None
+    slope: int
 
 
 class Chunk(NamedTuple):
@@ -57,8 +68,8 @@ def forward(
     negative_slope: float,
 ) -> Tensor:
     """Compute `d3dnet::deform_conv3d`; the arguments are those of `d3dnet.ops.deform_conv3d`."""
-    kernel = tuple(weight.shape[2:])
-    size = output_size(input.shape[2:], kernel, stride, padding, dilation)
+    kernel, clip_size = _triple(weight.shape[2:]), _triple(input.shape[2:])
+    size = output_size(clip_size, kernel, stride, padding, dilation)
     out = empty_in_layout_of(input, (input.size(0), weight.size(0), *size))
     compute = _compute_dtype(input)
     taps = kernel[0] * kernel[1] * kernel[2]
@@ -69,7 +80,7 @@ def forward(
             table = _pixel_table(input[batch], groups, compute)
             for chunk in chunks:
                 corners = _corners(
-                    offset, chunk, input.shape[2:], kernel, stride, padding, dilation, dims, compute
+                    offset, chunk, clip_size, kernel, stride, padding, dilation, dims, compute
                 )
                 sampled = _sample(table, corners)
                 if mask is not None:
@@ -103,16 +114,18 @@ def backward(
 
     The columns are sampled again, chunk by chunk. A gradient not needed is an empty tensor.
     """
-    kernel = tuple(weight.shape[2:])
+    kernel, clip_size = _triple(weight.shape[2:]), _triple(input.shape[2:])
     compute = _compute_dtype(input)
     channels = input.size(1)
     taps = kernel[0] * kernel[1] * kernel[2]
     groups = offset.size(1) // (taps * len(dims))
-    need_mask = need_mask and mask is not None
     matrix = _weight_matrix(weight, channels).to(compute)
     grad_input = empty_in_layout_of(input, input.shape) if need_input else input.new_empty(0)
     grad_offset = empty_in_layout_of(offset, offset.shape) if need_offset else input.new_empty(0)
-    grad_mask = empty_in_layout_of(mask, mask.shape) if need_mask else input.new_empty(0)
+    grad_mask = input.new_empty(0)
+    if mask is not None and need_mask:
+        grad_mask = empty_in_layout_of(mask, mask.shape)
+    need_mask = need_mask and mask is not None
     grad_matrix = torch.zeros_like(matrix)
     grad_bias = matrix.new_zeros(weight.size(0))
 
@@ -123,16 +136,16 @@ def backward(
             for chunk in chunks:
                 grad_product = _frame(grad, chunk)[:, chunk.span].to(compute)
                 grad_bias += grad_product.sum(1)
-                grad_product = grad_product.unflatten(0, (matrix.size(0), -1))  # (groups, O', n)
+                grad_product = torch.unflatten(
+                    grad_product, 0, (matrix.size(0), -1)
+                )  # (groups, O', n)
                 corners = _corners(
-                    offset, chunk, input.shape[2:], kernel, stride, padding, dilation, dims, compute
+                    offset, chunk, clip_size, kernel, stride, padding, dilation, dims, compute
                 )
-                factor = 1.0
-                if mask is not None:
-                    factor = _per_sample(mask, chunk, groups).to(compute)
+                factor = None if mask is None else _per_sample(mask, chunk, groups).to(compute)
                 if need_weight or need_mask:
                     sampled = _sample(table, corners)
-                    columns = sampled if mask is None else sampled * factor.unsqueeze(-1)
+                    columns = _times(sampled, None if factor is None else factor.unsqueeze(-1))
                     if need_weight:
                         columns = _columns(columns, matrix)
                         grad_matrix += torch.bmm(columns.transpose(1, 2), grad_product.mT)
@@ -140,13 +153,15 @@ def backward(
                     continue
                 # (groups, n, K·C') → (n, K, offset groups, channels of one)
                 grad_columns = torch.bmm(grad_product.mT, matrix.mT)
-                grad_columns = grad_columns.unflatten(2, (taps, -1)).permute(1, 2, 0, 3)
+                grad_columns = torch.unflatten(grad_columns, 2, (taps, -1)).permute(1, 2, 0, 3)
                 grad_columns = grad_columns.reshape(-1, taps, groups, channels // groups)
                 if need_mask:
                     _store_per_sample(grad_mask, chunk, [(sampled * grad_columns).sum(-1)])
                 if need_offset:
                     grad_positions = _grad_positions(table, corners, grad_columns)
-                    _store_per_sample(grad_offset, chunk, [g * factor for g in grad_positions])
+                    _store_per_sample(
+                        grad_offset, chunk, [_times(g, factor) for g in grad_positions]
+                    )
                 if need_input:
                     _scatter(grad_table, corners, factor, grad_columns)
             if need_input:
@@ -157,10 +172,18 @@ def backward(
     if need_weight:
         grad_weight = empty_in_layout_of(weight, weight.shape)
         # (groups, K·C', O') → (O, C', kt, kh, kw)
-        grad_matrix = grad_matrix.unflatten(1, (taps, -1)).permute(0, 3, 2, 1)
+        grad_matrix = torch.unflatten(grad_matrix, 1, (taps, -1)).permute(0, 3, 2, 1)
         grad_weight.copy_(grad_matrix.reshape(weight.shape))
     grad_bias = grad_bias.to(input.dtype) if need_bias else input.new_empty(0)
     return grad_input, grad_offset, grad_weight, grad_mask, grad_bias
+
+
+def _triple(size: Sequence[int]) -> Triple:
+    return size[0], size[1], size[2]
+
+
+def _times(values: Tensor, factor: Tensor | None) -> Tensor:
+    return values if factor is None else values * factor
 
 
 def _compute_dtype(input: Tensor) -> torch.dtype:
@@ -189,7 +212,8 @@ def _frame(tensor: Tensor, chunk: Chunk) -> Tensor:
 
 def _per_sample(mask: Tensor, chunk: Chunk, groups: int) -> Tensor:
     """The chunk's part of the mask, (B, G·K, To, Ho, Wo) → (n, K, G)."""
-    return _frame(mask, chunk)[:, chunk.span].unflatten(0, (groups, -1)).permute(2, 1, 0)
+    rows = _frame(mask, chunk)[:, chunk.span]
+    return torch.unflatten(rows, 0, (groups, -1)).permute(2, 1, 0)
 
 
 def _store_per_sample(grad: Tensor, chunk: Chunk, values: list[Tensor]) -> None:
@@ -209,7 +233,7 @@ def _pixel_table(clip: Tensor, groups: int, dtype: torch.dtype) -> Tensor:
 def _corners(
     offset: Tensor,
     chunk: Chunk,
-    size: tuple[int, int, int],
+    size: Triple,
     kernel: Triple,
     stride: Triple,
     padding: Triple,
@@ -225,7 +249,7 @@ def _corners(
     device = offset.device
     taps = kernel[0] * kernel[1] * kernel[2]
     shifts = _frame(offset, chunk)[:, chunk.span].to(dtype)
-    shifts = shifts.unflatten(0, (-1, taps, len(dims))).permute(2, 3, 1, 0)  # (D, n, K, G)
+    shifts = torch.unflatten(shifts, 0, (-1, taps, len(dims))).permute(2, 3, 1, 0)  # (D, n, K, G)
     groups = shifts.size(3)
     position = torch.arange(chunk.span.start, chunk.span.stop, device=device)
     out_width = output_size(size, kernel, stride, padding, dilation)[2]
@@ -238,32 +262,32 @@ def _corners(
     )
 
     inside = torch.ones((), dtype=torch.bool, device=device)
-    choices = []  # per axis: (coordinate, weight or None, slope or None) for each end of the cell
+    choices: list[list[End]] = []  # per axis: the ends of the cell
     for axis, name in enumerate("THW"):
         start = torch.as_tensor(out_position[axis], device=device) * stride[axis] - padding[axis]
         start = start.view(-1, 1, 1) + (tap_position[axis] * dilation[axis]).view(-1, 1)
         if name not in dims:
             inside = inside & (start >= 0) & (start < size[axis])
-            choices.append([(start, None, None)])
+            choices.append([End(start, None, 0)])
             continue
         shift = shifts[dims.index(name)].nan_to_num(nan=FAR).clamp(-FAR, FAR)
         whole = shift.floor()
         fraction = shift - whole
         lower = start + whole.long()
         inside = inside & (lower < size[axis]) & ((lower >= 0) | ((lower == -1) & (fraction > 0)))
-        choices.append([(lower, 1 - fraction, -1), (lower + 1, fraction, 1)])
+        choices.append([End(lower, 1 - fraction, -1), End(lower + 1, fraction, 1)])
 
     zero_row = size[0] * size[1] * size[2] * groups
     corners = []
     for ends in itertools.product(*choices):
         valid = inside
         pixel = torch.zeros((), dtype=torch.long, device=device)
-        for (coordinate, _, _), extent in zip(ends, size, strict=True):
-            valid = valid & (coordinate >= 0) & (coordinate < extent)
-            pixel = pixel * extent + coordinate
+        for end, extent in zip(ends, size, strict=True):
+            valid = valid & (end.coordinate >= 0) & (end.coordinate < extent)
+            pixel = pixel * extent + end.coordinate
         index = pixel * groups + torch.arange(groups, device=device)
         index = torch.where(valid, index, zero_row).expand(position.numel(), taps, groups)
-        moving = [(weight, slope) for _, weight, slope in ends if weight is not None]
+        moving = [(end.weight, end.slope) for end in ends if end.weight is not None]
         weight = _product([w for w, _ in moving], like=shifts[0])
         slopes = []
         for dim, (_, sign) in enumerate(moving):
@@ -282,12 +306,12 @@ def _product(factors: list[Tensor], like: Tensor) -> Tensor:
 
 def _reached(corner: Corner, table: Tensor) -> Tensor:
     """Rows of the corners that carry weight: one of weight 0 contributes nothing, not even NaN."""
-    return torch.where(corner.weight == 0, table.size(0) - 1, corner.index)
+    return torch.where(corner.weight == 0, table.size(0) - 1, corner.row)
 
 
 def _sample(table: Tensor, corners: list[Corner]) -> Tensor:
     """Interpolate: the weighted sum of the corners' rows, (n, K, G, C/G)."""
-    shape = corners[0].index.shape
+    shape = corners[0].row.shape
     rows = torch.stack([_reached(corner, table) for corner in corners], -1).flatten(0, 2)
     weights = torch.stack([corner.weight for corner in corners], -1).flatten(0, 2)
     sampled = F.embedding_bag(rows, table, per_sample_weights=weights, mode="sum")
@@ -297,7 +321,7 @@ def _sample(table: Tensor, corners: list[Corner]) -> Tensor:
 def _columns(sampled: Tensor, matrix: Tensor) -> Tensor:
     """(n, K, G, C/G) → (groups, n, K·C')."""
     groups = matrix.size(0)
-    columns = sampled.flatten(2).unflatten(2, (groups, -1))  # (n, K, groups, C')
+    columns = torch.unflatten(sampled.flatten(2), 2, (groups, -1))  # (n, K, groups, C')
     return columns.permute(2, 0, 1, 3).flatten(2)
 
 
@@ -305,7 +329,7 @@ def _grad_positions(table: Tensor, corners: list[Corner], grad_columns: Tensor) 
     """Gradient with respect to each coordinate of the samples, without the mask: (n, K, G) each."""
     totals = [torch.zeros_like(corners[0].weight) for _ in corners[0].slopes]
     for corner in corners:
-        rows = table.index_select(0, corner.index.flatten()).view_as(grad_columns)
+        rows = table.index_select(0, corner.row.flatten()).view_as(grad_columns)
         grad_weight = (rows * grad_columns).sum(-1)
         for total, slope in zip(totals, corner.slopes, strict=True):
             total += slope * grad_weight
@@ -313,11 +337,11 @@ def _grad_positions(table: Tensor, corners: list[Corner], grad_columns: Tensor) 
 
 
 def _scatter(
-    grad_table: Tensor, corners: list[Corner], factor: Tensor | float, grad_columns: Tensor
+    grad_table: Tensor, corners: list[Corner], factor: Tensor | None, grad_columns: Tensor
 ) -> None:
     """Add every sample's gradient to the pixels it was read from."""
     channels = grad_table.size(1)
     for corner in corners:
         rows = _reached(corner, grad_table).reshape(-1, 1).expand(-1, channels)
-        values = (corner.weight * factor).unsqueeze(-1) * grad_columns
+        values = _times(corner.weight, factor).unsqueeze(-1) * grad_columns
         grad_table.scatter_add_(0, rows, values.reshape(-1, channels))

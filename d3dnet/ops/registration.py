@@ -8,6 +8,9 @@ one-sided, value(floor + 1) - value(floor), also at integer positions; a sample 
 or at NaN, is 0 and has no gradient; a corner of weight 0 is not read for the output.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -19,7 +22,8 @@ _GEOMETRY = "int[3] stride, int[3] padding, int[3] dilation, str dims"
 # Inputs must reach the kernel in the layout that was traced: the output's layout follows from it.
 _TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides)
 
-library = torch.library.Library("d3dnet", "DEF")
+torch_library: Any = torch.library  # has no types
+library = torch_library.Library("d3dnet", "DEF")
 library.define(
     "deform_conv3d(Tensor input, Tensor offset, Tensor weight, Tensor? bias, Tensor? mask, "
     f"{_GEOMETRY}, float negative_slope) -> Tensor",
@@ -33,7 +37,7 @@ library.define(
 )
 
 
-def _reference_forward(input: Tensor, *arguments) -> Tensor:
+def _reference_forward(input: Tensor, *arguments: Any) -> Tensor:
     if input.device.type == "cpu":
         warn_of_fallback()
     return reference.forward(input, *arguments)
@@ -45,7 +49,6 @@ library.impl("deform_conv3d", cuda.forward, "CUDA")
 library.impl("deform_conv3d_backward", cuda.backward, "CUDA")
 
 
-@torch.library.register_fake("d3dnet::deform_conv3d", lib=library)
 def _fake_forward(
     input: Tensor,
     offset: Tensor,
@@ -63,7 +66,6 @@ def _fake_forward(
     return empty_in_layout_of(input, (input.size(0), weight.size(0), *size))
 
 
-@torch.library.register_fake("d3dnet::deform_conv3d_backward", lib=library)
 def _fake_backward(
     grad: Tensor,
     input: Tensor,
@@ -92,13 +94,17 @@ def _fake_backward(
     )
 
 
-def _setup_context(ctx, inputs, output) -> None:
+torch_library.register_fake("d3dnet::deform_conv3d", _fake_forward, lib=library)
+torch_library.register_fake("d3dnet::deform_conv3d_backward", _fake_backward, lib=library)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor | None) -> None:
     input, offset, weight, _, mask, *ctx.geometry, ctx.negative_slope = inputs
     output = None if ctx.negative_slope == 1 else output
     ctx.save_for_backward(input, offset, weight, mask, output)
 
 
-def _backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     input, offset, weight, mask, output = ctx.saved_tensors
     if output is not None:
         # The sign of the result is that of the sum before the LeakyReLU, which was not kept.
@@ -114,19 +120,19 @@ def _backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
     return of_input, of_offset, of_weight, of_bias, of_mask, None, None, None, None, None
 
 
-def _second_derivative(ctx, *grads) -> None:
+def _second_derivative(ctx: Any, *grads: Tensor) -> None:
     raise RuntimeError(
         "deform_conv3d has no second derivative; differentiate it once, without create_graph=True"
     )
 
 
-torch.library.register_autograd(
+torch_library.register_autograd(
     "d3dnet::deform_conv3d", _backward, setup_context=_setup_context, lib=library
 )
-torch.library.register_autograd("d3dnet::deform_conv3d_backward", _second_derivative, lib=library)
+torch_library.register_autograd("d3dnet::deform_conv3d_backward", _second_derivative, lib=library)
 
 
-def _autocast_for(device_type: str):
+def _autocast_for(device_type: str) -> Callable[..., Tensor]:
     """Lower features and weights as autocast does a convolution's; a float32 offset stays."""
     key = getattr(torch._C.DispatchKey, f"Autocast{device_type.upper()}")
 
@@ -136,20 +142,24 @@ def _autocast_for(device_type: str):
         weight: Tensor,
         bias: Tensor | None,
         mask: Tensor | None,
-        *settings,
+        *settings: Any,
     ) -> Tensor:
         dtype = torch.get_autocast_dtype(device_type)
 
-        def lowered(tensor: Tensor | None) -> Tensor | None:
-            keep = tensor is None or tensor.dtype == torch.float64
-            return tensor if keep else tensor.to(dtype)
+        def lowered(tensor: Tensor) -> Tensor:
+            return tensor if tensor.dtype == torch.float64 else tensor.to(dtype)
+
+        def lowered_or_none(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else lowered(tensor)
 
         if offset.dtype not in (torch.float64, lowered(input).dtype):
             offset = offset.to(torch.float32)  # exact from either 16-bit dtype
         with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(key)):
-            return torch.ops.d3dnet.deform_conv3d(
-                lowered(input), offset, lowered(weight), lowered(bias), lowered(mask), *settings
+            output: Tensor = torch.ops.d3dnet.deform_conv3d(
+                *(lowered(input), offset, lowered(weight)),
+                *(lowered_or_none(bias), lowered_or_none(mask), *settings),
             )
+            return output
 
     return autocast
 
