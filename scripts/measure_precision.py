@@ -17,7 +17,8 @@ from statistics import mean
 import torch
 
 from d3dnet.datasets.clips import SCALE, find_sources, load_clip
-from d3dnet.network.checkpoints import PRECISIONS, load_model, resolve_device
+from d3dnet.network import PRECISIONS
+from d3dnet.network.checkpoints import load_model, resolve_device
 from d3dnet.network.speed import pixels_per_second
 from d3dnet.ops import instruction_set
 from d3dnet.training.validation import validate

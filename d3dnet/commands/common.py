@@ -4,11 +4,10 @@ import argparse
 import sys
 
 from d3dnet.errors import D3dnetError
+from d3dnet.network import PRECISIONS
 
 # Nothing that imports torch is imported by a command's module: `d3dnet --help` must be quick.
-MODES = ("sequence", "window")
 NETWORKS = "d3dnet, d3dnet-lite (a fifth of the work)"
-PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
 def add_network_options(
@@ -23,7 +22,10 @@ def add_network_options(
         help=f"auto, cpu, cuda, cuda:N or mps{devices} (default: %(default)s)",
     )
     parser.add_argument(
-        "--precision", choices=PRECISIONS, default="auto", help="arithmetic (default: %(default)s)"
+        "--precision",
+        choices=("auto", *PRECISIONS),
+        default="auto",
+        help="arithmetic (default: %(default)s)",
     )
 
 

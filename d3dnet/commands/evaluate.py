@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from d3dnet.commands.common import MODES, add_network_options, complain
+from d3dnet.commands.common import add_network_options, complain
 from d3dnet.evaluation.metrics import PROTOCOLS
+from d3dnet.network import MODES
 
 
 def add(commands: argparse._SubParsersAction) -> None:

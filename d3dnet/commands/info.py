@@ -2,7 +2,8 @@
 
 import argparse
 
-from d3dnet.commands.common import MODES, add_network_options, add_plan_options
+from d3dnet.commands.common import add_network_options, add_plan_options
+from d3dnet.network import MODES
 
 
 def add(commands: argparse._SubParsersAction) -> None:

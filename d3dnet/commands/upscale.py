@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import d3dnet
-from d3dnet.commands.common import MODES, add_network_options, add_plan_options, one_line
+from d3dnet.commands.common import add_network_options, add_plan_options, one_line
 from d3dnet.errors import exit_code
+from d3dnet.network import MODES
 
 if TYPE_CHECKING:
     from d3dnet.job.workers import Workers

@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from tqdm import tqdm
@@ -32,10 +33,9 @@ from d3dnet.datasets.frames import (
     read_image,
 )
 from d3dnet.datasets.imresize import SCALE, Degradation, degrade, imresize
+from d3dnet.datasets.luma import store_luma
 from d3dnet.datasets.stills import clip_of_still
-from d3dnet.evaluation.metrics import luma
 
-LUMA_STEPS = 256  # of stored luma in a code value
 STILLS_FOLDER = "stills"
 _CACHE_FORMAT = 3  # another one when clips of the same file come out otherwise
 
@@ -49,14 +49,12 @@ class Clip:
     lr: np.ndarray
 
 
-def store_luma(rgb: np.ndarray) -> np.ndarray:
-    """Luma of (..., 3) uint8 RGB as it is stored: (...) uint16 in 1/256 of a code value."""
-    return np.round(LUMA_STEPS * luma(rgb)).astype(np.uint16)
+class Clips(Protocol):
+    """Clips by their number: a list of them, or what reads each when it is asked for."""
 
+    def __len__(self) -> int: ...
 
-def unit_luma(stored: np.ndarray) -> np.ndarray:
-    """Stored luma as the network takes it: float32 in [0, 1]."""
-    return stored.astype(np.float32) / np.float32(255 * LUMA_STEPS)
+    def __getitem__(self, index: int, /) -> Clip: ...
 
 
 def clip_from_rgb(
@@ -147,11 +145,9 @@ def load_clips(
             continue
         made_by = f"{_CACHE_FORMAT} {source.name} {still_frames} {degradation}{resized}"
         stored = Path(cache) / f"{_name(source)}-{_fingerprint(source, made_by)}"
-        clip = _read_cached(_name(source), stored)
-        if clip is None:
+        if not stored.is_dir():
             _write_cached(load_clip(source, still_frames, degradation, size), stored)
-            clip = _read_cached(_name(source), stored)
-        clips.append(clip)
+        clips.append(_read_cached(_name(source), stored))
     return clips
 
 
@@ -188,11 +184,9 @@ def _fingerprint(source: Path, made_by: str) -> str:
     return digest.hexdigest()
 
 
-def _read_cached(name: str, stored: Path) -> Clip | None:
-    hr, lr = stored / "hr.npy", stored / "lr.npy"
-    if not stored.is_dir():
-        return None
-    return Clip(name, np.load(hr, mmap_mode="r"), np.load(lr, mmap_mode="r"))
+def _read_cached(name: str, stored: Path) -> Clip:
+    hr, lr = (np.load(stored / f"{side}.npy", mmap_mode="r") for side in ("hr", "lr"))
+    return Clip(name, hr, lr)
 
 
 def _write_cached(clip: Clip, stored: Path) -> None:

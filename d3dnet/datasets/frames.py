@@ -33,7 +33,7 @@ def read_clip(source: str | os.PathLike[str], limit: int | None = None) -> np.nd
         ValueError: when a frame is damaged, not of 8 bits, or unlike the others.
     """
     source = Path(source)
-    frames = []
+    frames: list[np.ndarray] = []
     for name, frame in islice(iterate_frames(source), limit):
         if frames and frame.shape != frames[0].shape:
             raise ValueError(

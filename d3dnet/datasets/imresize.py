@@ -11,13 +11,13 @@ pixel centres.)
 """
 
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
 Recipe = Literal["double", "uint8"]
 Degradation = Literal["double", "uint8", "bd"]
-DEGRADATIONS = ("double", "uint8", "bd")
+DEGRADATIONS: tuple[Degradation, ...] = get_args(Degradation)
 SCALE = 4
 BD_SIGMA = 1.6
 BD_RADIUS = 6
@@ -60,7 +60,8 @@ def bd_taps(size: int) -> tuple[np.ndarray, np.ndarray]:
 def _mirrored(index: np.ndarray, size: int) -> np.ndarray:
     """Indices beyond a symmetric border: ... 1 0 | 0 1 ... n-1 | n-1 n-2 ..."""
     index = index % (2 * size)
-    return np.minimum(index, 2 * size - 1 - index)
+    mirrored: np.ndarray = np.minimum(index, 2 * size - 1 - index)
+    return mirrored
 
 
 def _filter_axis(image: np.ndarray, axis: int, taps: tuple[np.ndarray, np.ndarray]) -> np.ndarray:

@@ -14,12 +14,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from tqdm import tqdm
 
-from d3dnet.datasets.clips import LUMA_STEPS, Clip
+from d3dnet.datasets.clips import Clip, Clips
+from d3dnet.datasets.luma import LUMA_STEPS
 from d3dnet.errors import BadClipError
 from d3dnet.files import write_whole, written_whole
 
@@ -28,8 +29,10 @@ INDEX = "index.json"
 SIDES = ("hr", "lr")
 SHARD_CLIPS = 128
 
+BadFiles = dict[str, list[tuple[str, str]]]  # of each bad clip, its files and what is wrong
 
-class LumaStore(Sequence[Clip]):
+
+class LumaStore:
     """A complete store; its clips are views into mapped files, read where they are touched.
 
     Attributes:
@@ -81,18 +84,25 @@ class LumaStore(Sequence[Clip]):
         return self.__dict__ | {"_maps": {}}
 
 
+class NamedClips(Clips, Protocol):
+    """Clips whose names are known before any of them is read."""
+
+    @property
+    def names(self) -> Sequence[str]: ...
+
+
 def pack(
-    clips: Sequence[Clip],
+    clips: NamedClips,
     path: str | os.PathLike[str],
     settings: dict[str, Any],
     shard_clips: int = SHARD_CLIPS,
     skip_bad: bool = False,
     workers: int = 2,
-) -> dict[str, list[tuple[str, str]]]:
+) -> BadFiles:
     """Pack clips into a store, or go on with it.
 
     Args:
-        clips: with ``names``; getting one may raise `BadClipError`. All of one shape.
+        clips: all of one shape; getting one may raise `BadClipError`.
         path: folder of the store.
         settings: what the store is made with, in JSON's types; a store goes on only with the same.
         shard_clips: clips in a shard.
@@ -176,9 +186,10 @@ def verify(path: str | os.PathLike[str]) -> list[str]:
 
 def _sort_out(
     read: Iterator[Clip | BadClipError], shape: tuple[int, ...] | None
-) -> tuple[list[Clip], dict[str, list[tuple[str, str]]], tuple[int, ...] | None]:
+) -> tuple[list[Clip], BadFiles, tuple[int, ...] | None]:
     """Good clips, bad ones with what is wrong, and the shape that all must have."""
-    good, bad = [], {}
+    good: list[Clip] = []
+    bad: BadFiles = {}
     for clip in read:
         if isinstance(clip, BadClipError):
             bad[clip.name] = clip.files
@@ -191,7 +202,7 @@ def _sort_out(
     return good, bad, shape
 
 
-def _write_shard(path: Path, number: int, clips: list[Clip], bad: dict) -> dict[str, Any]:
+def _write_shard(path: Path, number: int, clips: list[Clip], bad: BadFiles) -> dict[str, Any]:
     """Write the files of a shard and return its entry in the index."""
     files = {}
     for side in SIDES if clips else ():
@@ -220,7 +231,7 @@ def _read_index(path: Path) -> dict[str, Any] | None:
     if not (path / INDEX).is_file():
         return None
     try:
-        index = json.loads((path / INDEX).read_text())
+        index: dict[str, Any] = json.loads((path / INDEX).read_text())
         known = index["format"] == FORMAT
     except (ValueError, KeyError, TypeError):
         known = False

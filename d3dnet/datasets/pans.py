@@ -8,16 +8,15 @@ and every frame lacks what its neighbours have.
 """
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from d3dnet.datasets.clips import LUMA_STEPS, Clip, unit_luma
+from d3dnet.datasets.clips import Clips
 from d3dnet.datasets.imresize import SCALE, Degradation, degrade
-from d3dnet.datasets.patches import flip_and_transpose, most_detailed
+from d3dnet.datasets.luma import LUMA_STEPS
+from d3dnet.datasets.patches import Samples, as_sample, flip_and_transpose, most_detailed
 
 SPEED = (0.2, 4.0)  # of a pan, high-resolution pixels a frame
 ACCELERATION = 0.12  # standard deviation, pixels a frame per frame
@@ -26,7 +25,7 @@ SHAKE = 0.6  # of those: standard deviation of every frame's place, pixels
 MARGIN = 2 * SCALE  # pixels around a window that its low-resolution side depends on
 
 
-class Pans(Dataset):
+class Pans:
     """Samples like those of `d3dnet.datasets.patches.ClipPatches`, each a pan over one frame.
 
     Args:
@@ -43,7 +42,7 @@ class Pans(Dataset):
 
     def __init__(
         self,
-        clips: Sequence[Clip],
+        clips: Clips,
         frames: int,
         patch: int,
         seed: int = 0,
@@ -83,9 +82,7 @@ class Pans(Dataset):
         codes = [np.round(window / LUMA_STEPS).astype(np.uint8) for window in windows]
         lr = np.stack([degrade(window, self.degradation)[inside_lr] for window in codes])
         hr = np.stack([window[inside] for window in windows])
-        pair = flip_and_transpose((lr.astype(np.uint16) * LUMA_STEPS, hr), rng)
-        lr, hr = (torch.from_numpy(unit_luma(luma))[None] for luma in pair)
-        return lr, hr
+        return as_sample(flip_and_transpose((lr.astype(np.uint16) * LUMA_STEPS, hr), rng))
 
 
 def pan(frames: int, room: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -101,15 +98,16 @@ def pan(frames: int, room: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     t = np.arange(frames)[:, None] - (frames - 1) / 2
     angle = rng.uniform(0, 2 * math.pi)
     velocity = rng.uniform(*SPEED) * np.array([math.sin(angle), math.cos(angle)])
-    path = velocity * t + rng.normal(0, ACCELERATION, 2) * t**2 / 2
+    path: np.ndarray = velocity * t + rng.normal(0, ACCELERATION, 2) * t**2 / 2
     if rng.random() < SHAKY:
         path += rng.normal(0, SHAKE, path.shape)
     path = np.round(path - path.min(axis=0)).astype(int)
     path = np.minimum(path, room)
-    return path + rng.integers(0, room - path.max(axis=0) + 1)
+    path += rng.integers(0, room - path.max(axis=0) + 1)
+    return path
 
 
-class SomePans(Dataset):
+class SomePans:
     """Samples of which a share are pans, evenly spread over their numbers.
 
     Args:
@@ -117,18 +115,18 @@ class SomePans(Dataset):
         share: of pans, 0 to 1.
     """
 
-    def __init__(self, samples: Dataset, pans: Dataset, share: float) -> None:
+    def __init__(self, samples: Samples, pans: Samples, share: float) -> None:
         self.samples, self.pans, self.share = samples, pans, share
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
         is_pan = int((index + 1) * self.share) > int(index * self.share)
         return (self.pans if is_pan else self.samples)[index]
 
 
-class WithSingleFrames(Dataset):
+class WithSingleFrames:
     """Samples, each with some single frames of other places, as scenes that stand still.
 
     A network of few frames first learns to upscale each frame by itself, and for that seven frames
@@ -140,13 +138,13 @@ class WithSingleFrames(Dataset):
         count: single frames of a sample.
     """
 
-    def __init__(self, samples: Dataset, singles: Dataset, count: int) -> None:
+    def __init__(self, samples: Samples, singles: Samples, count: int) -> None:
         self.samples, self.singles, self.count = samples, singles, count
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
         """lr and hr of the sample, and (count, 1, h, w) and (count, 1, 4h, 4w) of single frames."""
         numbers = range(index * self.count, (index + 1) * self.count)
         sides = zip(*(self.singles[number] for number in numbers), strict=True)

@@ -8,21 +8,30 @@ number of samples in an epoch; indices go on beyond it.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from d3dnet.datasets.clips import Clip, unit_luma
+from d3dnet.datasets.clips import Clip, Clips
 from d3dnet.datasets.imresize import SCALE
+from d3dnet.datasets.luma import unit_luma
 
 Cuboid = tuple[slice, slice, slice]
+Pair = tuple[np.ndarray, np.ndarray]  # low and high resolution, stored luma
 Place = TypeVar("Place")
 
 
-class ClipPatches(Dataset):
+class Samples(Protocol):
+    """A training set: a map-style data set of torch, over sample numbers without end."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> tuple[Tensor, ...]: ...
+
+
+class ClipPatches:
     """Patches of clips of any lengths and sizes, drawn in proportion to their pixels.
 
     Args:
@@ -74,14 +83,14 @@ class ClipPatches(Dataset):
         return draw_patch(choose, self.size, rng, self.candidates, self.augment)
 
 
-class EpochPatches(Dataset):
+class EpochPatches:
     """Patches of clips each of which is visited once in an epoch, in an order of the epoch's own.
 
     Index // len is the epoch. As for Vimeo-90k, whose septuplets are all of one size: give
     `d3dnet.datasets.vimeo90k.open_septuplets` as ``clips``.
 
     Args:
-        clips: a sequence that may read its clips on demand.
+        clips: may be read on demand.
         frames, patch, seed, candidates, augment: as of `ClipPatches`; all candidates are of the
             one clip.
 
@@ -91,7 +100,7 @@ class EpochPatches(Dataset):
 
     def __init__(
         self,
-        clips: Sequence[Clip],
+        clips: Clips,
         frames: int,
         patch: int,
         seed: int = 0,
@@ -150,8 +159,13 @@ def draw_patch(
     pair = (clip.lr[t, y, x], clip.hr[t, *high])
     if augment:
         if rng.random() < 0.5:
-            pair = tuple(np.flip(luma, 0) for luma in pair)
+            pair = (np.flip(pair[0], 0), np.flip(pair[1], 0))
         pair = flip_and_transpose(pair, rng)
+    return as_sample(pair)
+
+
+def as_sample(pair: Pair) -> tuple[Tensor, Tensor]:
+    """Stored luma, (T, h, w) and (T, 4h, 4w), as the network takes it, with a channel axis."""
     lr, hr = (torch.from_numpy(unit_luma(luma))[None] for luma in pair)
     return lr, hr
 
@@ -192,13 +206,12 @@ def _middle(at: tuple[Clip, Cuboid]) -> np.ndarray:
     return clip.lr[(t.start + t.stop) // 2, y, x]
 
 
-def flip_and_transpose(
-    pair: tuple[np.ndarray, ...], rng: np.random.Generator
-) -> tuple[np.ndarray, ...]:
-    """Flip (T, h, w) arrays either way and transpose them, each half of the time, all alike."""
+def flip_and_transpose(pair: Pair, rng: np.random.Generator) -> Pair:
+    """Flip (T, h, w) arrays either way and transpose them, each half of the time, both alike."""
+    lr, hr = pair
     for axis in (1, 2):
         if rng.random() < 0.5:
-            pair = tuple(np.flip(luma, axis) for luma in pair)
+            lr, hr = np.flip(lr, axis), np.flip(hr, axis)
     if rng.random() < 0.5:
-        pair = tuple(luma.transpose(0, 2, 1) for luma in pair)
-    return pair
+        lr, hr = lr.transpose(0, 2, 1), hr.transpose(0, 2, 1)
+    return lr, hr

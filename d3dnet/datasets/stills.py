@@ -52,11 +52,12 @@ def smooth_path(frames: int, speed: float, rng: np.random.Generator) -> np.ndarr
     """
     t = np.arange(frames) - (frames - 1) / 2
     shares = rng.dirichlet(np.ones(4)) * speed
-    path = rng.choice([-1, 1]) * shares[0] * t
+    path: np.ndarray = rng.choice([-1, 1]) * shares[0] * t
     for share in shares[1:]:
         frequency = 2 * math.pi / rng.uniform(*PERIODS)
         path += share / frequency * np.sin(frequency * t + rng.uniform(0, 2 * math.pi))
-    return path - (path.max() + path.min()) / 2
+    path -= (path.max() + path.min()) / 2
+    return path
 
 
 def random_path(frames: int, height: int, width: int, rng: np.random.Generator) -> WindowPath:
@@ -112,4 +113,5 @@ def clip_of_still(still: np.ndarray, frames: int, rng: np.random.Generator) -> I
     reduced = still.astype(np.float64)
     if min(still.shape[:2]) >= REDUCED_FROM:
         reduced = imresize(reduced, rng.uniform(REDUCED_TO, 1))
-    yield from follow(reduced, random_path(frames, *reduced.shape[:2], rng))
+    height, width = reduced.shape[:2]
+    yield from follow(reduced, random_path(frames, height, width, rng))

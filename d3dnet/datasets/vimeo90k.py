@@ -7,15 +7,15 @@ of `Clip`, for `EpochPatches`.
 """
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from d3dnet.datasets.benchmarks import BD_FOLDERS, HR_FOLDERS, LR_FOLDERS, SEPTUPLET, role_folder
-from d3dnet.datasets.clips import Clip, clip_from_rgb, store_luma
+from d3dnet.datasets.clips import Clip, clip_from_rgb
 from d3dnet.datasets.frames import as_rgb, read_image
 from d3dnet.datasets.imresize import SCALE, Degradation
+from d3dnet.datasets.luma import store_luma
 from d3dnet.datasets.luma_store import LumaStore
 from d3dnet.errors import BadClipError
 
@@ -23,7 +23,7 @@ TRAIN_LIST = "sep_trainlist.txt"
 TEST_LIST = "sep_testlist.txt"
 
 
-class Vimeo90k(Sequence[Clip]):
+class Vimeo90k:
     """The septuplets of a list, decoded when asked for.
 
     Args:

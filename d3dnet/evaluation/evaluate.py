@@ -17,13 +17,13 @@ import numpy as np
 from d3dnet.datasets.benchmarks import KNOWN_CLIPS, Clip, canonical_name, find_clips, make_lr
 from d3dnet.datasets.frames import clip_name, is_clip, read_clip
 from d3dnet.datasets.imresize import SCALE, imresize
+from d3dnet.datasets.luma import luma
 from d3dnet.evaluation import temporal
 from d3dnet.evaluation.metrics import (
     Protocol,
     Score,
     cut_size,
     get_protocol,
-    luma,
     mean_score,
     score_frame,
 )
@@ -236,7 +236,8 @@ def rgb_from_luma(sr: np.ndarray, lr: np.ndarray) -> np.ndarray:
     ycbcr = imresize(lr / 255.0, SCALE) @ RGB_TO_YCBCR.T + YCBCR_ZERO
     ycbcr[..., 0] = 255.0 * np.clip(sr, 0, 1)
     rgb = (ycbcr - YCBCR_ZERO) @ YCBCR_TO_RGB.T
-    return np.floor(255 * np.clip(rgb, 0, 1) + 0.5).astype(np.uint8)
+    code: np.ndarray = 255 * np.clip(rgb, 0, 1)
+    return np.floor(code + 0.5).astype(np.uint8)
 
 
 def _score_clip(
@@ -258,8 +259,9 @@ def _score_clip(
         mean.ssim,
         tuple(FrameResult(index, score.psnr, score.ssim) for index, score in scores),
     )
-    if movie or tof:
-        sr, hr = (temporal.luma_8bit(clip, protocol) for clip in (frames.sr, frames.hr))
+    if not movie and not tof:
+        return result
+    sr, hr = (temporal.luma_8bit(clip, protocol) for clip in (frames.sr, frames.hr))
     if movie:
         result = replace(result, movie=temporal.movie_of_result(sr, hr, protocol, device))
     if tof:

@@ -11,15 +11,11 @@ from typing import Literal
 
 import numpy as np
 
-from d3dnet.video.colour import RGB_TO_YCBCR
-
-Recipe = Literal["double", "uint8"]
+from d3dnet.datasets.imresize import Recipe
+from d3dnet.datasets.luma import luma
 
 SSIM_SIGMA = 1.5
 SSIM_RADIUS = 5  # 11 x 11 Gaussian window
-# BT.601 in whole thousandths: luma that is a whole code value comes out as one, and the
-# truncation of the d3dnet protocol does not fall one short of it.
-_LUMA_THOUSANDTHS = np.rint(RGB_TO_YCBCR[0] * 1000).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -107,25 +103,6 @@ class Score:
     ssim: float
 
 
-def luma(rgb: np.ndarray) -> np.ndarray:
-    """Luma of 8-bit RGB as MATLAB's ``rgb2ycbcr`` defines it, but not rounded.
-
-    Y = (65.481 R + 128.553 G + 24.966 B) / 255 + 16.
-
-    Args:
-        rgb: (..., 3) uint8.
-
-    Returns:
-        (...) float64 code values in [16, 235].
-
-    Raises:
-        ValueError: for another shape or dtype.
-    """
-    if rgb.dtype != np.uint8 or rgb.shape[-1:] != (3,):
-        raise ValueError(f"rgb: got {rgb.dtype} {rgb.shape}; accepted is uint8 of shape (..., 3)")
-    return (rgb.astype(np.float64) @ _LUMA_THOUSANDTHS.astype(np.float64)) / 255_000 + 16
-
-
 def psnr(sr: np.ndarray, hr: np.ndarray, peak: float = 255.0) -> float:
     """Peak signal-to-noise ratio in dB over all samples of two arrays of one shape.
 
@@ -194,7 +171,8 @@ def _zero_padded_ssim_map(sr: np.ndarray, hr: np.ndarray, peak: float) -> np.nda
     variances = mean(sr * sr) - mean_sr**2 + mean(hr * hr) - mean_hr**2
     covariance = mean(sr * hr) - mean_sr * mean_hr
     similarity = (2 * mean_sr * mean_hr + c1) * (2 * covariance + c2)
-    return similarity / ((mean_sr**2 + mean_hr**2 + c1) * (variances + c2))
+    index: np.ndarray = similarity / ((mean_sr**2 + mean_hr**2 + c1) * (variances + c2))
+    return index
 
 
 def score_frame(sr: np.ndarray, hr: np.ndarray, protocol: str | Protocol) -> Score:
@@ -259,7 +237,7 @@ def _luma_of_result(sr: np.ndarray, protocol: Protocol) -> np.ndarray:
     if not np.issubdtype(sr.dtype, np.floating):
         raise ValueError(f"sr: got {sr.dtype}; accepted are uint8 and floating point in [0, 1]")
     # In the result's own precision: k/255 comes back as k, so that truncation keeps it.
-    code = np.clip(sr, 0, 1) * sr.dtype.type(255)
+    code: np.ndarray = np.clip(sr, 0, 1) * sr.dtype.type(255)
     if protocol.network_luma == "rounded":
         code = np.floor(code + sr.dtype.type(0.5))
     return code.astype(np.float64)

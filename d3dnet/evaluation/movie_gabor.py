@@ -87,13 +87,14 @@ def responses(frames: Tensor, scale: Scale, *, derivatives: bool = False) -> Ite
     size = _fft_size(height), _fft_size(width)
 
     def spectra(kernels: np.ndarray, axis: int) -> Tensor:
-        return torch.fft.fft(torch.from_numpy(kernels).to(device), size[axis])
+        spectrum: Tensor = torch.fft.fft(torch.from_numpy(kernels).to(device), size[axis])
+        return spectrum
 
     # In time first: only one output frame is asked for, and a scale has three frequencies w_t.
     speeds, of_filter = np.unique(scale.frequencies[:, 2], return_inverse=True)
     envelope = gaussian(scale.sigma, half)
-    in_time = np.concatenate([envelope[None], *gabor(speeds, scale)])[:, ::-1]
-    in_time = torch.from_numpy(np.concatenate([in_time.real, in_time.imag])).to(device)
+    kernels = np.concatenate([envelope[None], *gabor(speeds, scale)])[:, ::-1]
+    in_time = torch.from_numpy(np.concatenate([kernels.real, kernels.imag])).to(device)
     middle = frames[RADIUS - half : RADIUS + half + 1].flatten(1)
     planes = torch.complex(*(in_time @ middle).view(2, -1, height, width))
     planes = torch.fft.fft2(planes, size)

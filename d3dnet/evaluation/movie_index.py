@@ -230,7 +230,8 @@ def _gabor_error(power: Tensor) -> Tensor:
     """The spatial error of a filter from |R|^2 of both clips, (2, h, w) to (h, w)."""
     low, high = power.sqrt()
     of_low, of_high, difference = smooth(torch.cat([power, ((low - high) ** 2)[None]]))
-    return difference / (torch.maximum(of_low, of_high).sqrt() + GABOR_MASK) ** 2
+    error: Tensor = difference / (torch.maximum(of_low, of_high).sqrt() + GABOR_MASK) ** 2
+    return error
 
 
 # Maps
@@ -290,7 +291,8 @@ def smooth(maps: Tensor) -> Tensor:
 
 def _window() -> np.ndarray:
     window = gaussian(WINDOW_SIGMA, WINDOW_RADIUS)
-    return window / window.sum()
+    window /= window.sum()
+    return window
 
 
 def _inside(maps: Tensor, border: int) -> Tensor:

@@ -17,8 +17,8 @@ import numpy as np
 import d3dnet
 from d3dnet.datasets.benchmarks import make_lr
 from d3dnet.datasets.imresize import SCALE, imresize
+from d3dnet.datasets.luma import luma
 from d3dnet.evaluation.evaluate import ClipFrames, rgb_from_luma
-from d3dnet.evaluation.metrics import luma
 from d3dnet.evaluation.results import ClipResult, EvaluationResult
 
 CROP_HEIGHT, CROP_WIDTH = 96, 128  # of the ground truth

@@ -94,11 +94,11 @@ class EvaluationResult:
         writer.writerow(["clip", "frame", "psnr", "ssim", *temporal])
         for clip in self.clips:
             scores = {frame.index: [frame.psnr, frame.ssim] for frame in clip.frames}
-            movies = clip.movie.frames if clip.movie else ()
-            movies = {frame.index: [frame.spatial, frame.temporal] for frame in movies}
+            evaluated = clip.movie.frames if clip.movie else ()
+            movies = {frame.index: [frame.spatial, frame.temporal] for frame in evaluated}
             for index in sorted({*scores, *movies}):
-                row = [clip.name, index, *scores.get(index, ["", ""])]
-                writer.writerow(row + movies.get(index, [""] * len(temporal)))
+                cells = scores.get(index, ["", ""]) + movies.get(index, [""] * len(temporal))
+                writer.writerow([clip.name, index, *cells])
         return text.getvalue()
 
     def rows(self) -> "list[Row]":
@@ -108,8 +108,8 @@ class EvaluationResult:
                 clip.name,
                 clip.psnr,
                 clip.ssim,
-                t_movie=clip.movie and 1000 * clip.movie.temporal,
-                movie=clip.movie and 1000 * clip.movie.movie,
+                t_movie=1000 * clip.movie.temporal if clip.movie else None,
+                movie=1000 * clip.movie.movie if clip.movie else None,
                 tof=clip.tof,
                 seconds=clip.seconds_per_frame,
             )
@@ -123,8 +123,8 @@ class EvaluationResult:
                 t_movie=self.t_movie and 1000 * self.t_movie,
                 movie=self.movie and 1000 * self.movie,
                 tof=self.tof,
-                parameters=self.complexity and self.complexity.parameters / 1e6,
-                macs=self.complexity and self.complexity.macs / 1e9,
+                parameters=self.complexity.parameters / 1e6 if self.complexity else None,
+                macs=self.complexity.macs / 1e9 if self.complexity else None,
                 seconds=self.seconds_per_frame,
             )
         )

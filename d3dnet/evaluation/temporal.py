@@ -4,13 +4,15 @@
 which lowers them (by 9 to 13 % in MOVIE): `range_compressed`. Never compare across it.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import cv2
 import numpy as np
 import torch
 
-from d3dnet.evaluation.metrics import Protocol, cut_size, luma
+from d3dnet.datasets.luma import luma
+from d3dnet.evaluation.metrics import Protocol, cut_size
 from d3dnet.evaluation.movie_gabor import RADIUS
 from d3dnet.evaluation.movie_index import MovieScore, evaluated_frames, movie
 
@@ -100,7 +102,7 @@ def check_length(frames: int, clip: str, protocol: Protocol) -> None:
         raise ValueError(f"clip {clip}: {error}") from None
 
 
-def luma_8bit(frames: np.ndarray | list[np.ndarray], protocol: Protocol) -> np.ndarray:
+def luma_8bit(frames: Sequence[np.ndarray] | np.ndarray, protocol: Protocol) -> np.ndarray:
     """8-bit luma of frames of any kind that evaluation has, cut as the protocol cuts them.
 
     Args:
@@ -119,7 +121,8 @@ def luma_8bit(frames: np.ndarray | list[np.ndarray], protocol: Protocol) -> np.n
             return np.floor(luma(frame) + 0.5).astype(np.uint8)
         if frame.dtype == np.uint8:
             return frame
-        return np.floor(np.clip(frame, 0, 1) * frame.dtype.type(255) + 0.5).astype(np.uint8)
+        code: np.ndarray = np.clip(frame, 0, 1) * frame.dtype.type(255)
+        return np.floor(code + 0.5).astype(np.uint8)
 
     return np.stack([convert(frame) for frame in frames])
 
@@ -156,11 +159,12 @@ def _through_motion_jpeg(clip: np.ndarray) -> np.ndarray:
         (decoded,) = decoder.decode(av.Packet(jpeg.tobytes()))
         limited = decoded.reformat(format="yuv420p", src_color_range="JPEG", dst_color_range="MPEG")
         plane = limited.planes[0]
-        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+        rows = np.frombuffer(bytes(plane), np.uint8).reshape(-1, plane.line_size)
         result.append(rows[: frame.shape[0], : frame.shape[1]].copy())
     return np.stack(result)
 
 
 def _flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """(H, W, 2) flow between two frames, with TecoGAN's settings."""
-    return cv2.calcOpticalFlowFarneback(first, second, None, 0.5, 3, 15, 3, 5, 1.2, 0)
+    flow = np.zeros((*first.shape, 2), np.float32)  # written over
+    return cv2.calcOpticalFlowFarneback(first, second, flow, 0.5, 3, 15, 3, 5, 1.2, 0)

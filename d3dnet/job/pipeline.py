@@ -20,6 +20,7 @@ from d3dnet.job.events import SegmentDone
 from d3dnet.job.ledger import Job, Ledger, Picture, SegmentWriter
 from d3dnet.job.queues import WriteBehind, read_ahead
 from d3dnet.job.segments import Place, Segment, placed, warm_up
+from d3dnet.network import MODES
 from d3dnet.network.checkpoints import load_model
 from d3dnet.network.model import D3Dnet
 from d3dnet.network.plan import Plan
@@ -28,7 +29,6 @@ from d3dnet.network.tiling import run_tiled
 from d3dnet.video import colour
 from d3dnet.video.source import VideoSource
 
-MODES = ("sequence", "window")
 READ_AHEAD, WRITE_BEHIND = 8, 2  # frames that wait between the threads
 SCALE = colour.SCALE
 MIN_SIZE = 8  # rows and columns that the network needs

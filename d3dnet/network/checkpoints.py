@@ -21,17 +21,13 @@ from torch import Tensor
 
 from d3dnet.errors import CheckpointError, DeviceError
 from d3dnet.files import written_whole
-from d3dnet.network import bicubic
+from d3dnet.network import PRECISIONS, bicubic
 from d3dnet.network.bicubic import Bicubic
 from d3dnet.network.model import D3Dnet
 
 BUNDLED = Path(__file__).parents[1] / "weights"
 ARCHITECTURE = "D3Dnet"
-PRECISIONS = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in PRECISIONS}
 
 
 def load_model(
@@ -133,7 +129,7 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
         raise ValueError(
             f"precision: got {precision!r}; accepted are auto, {', '.join(PRECISIONS)}"
         )
-    return PRECISIONS[precision]
+    return DTYPES[precision]
 
 
 def _multiplies_bfloat16(device: torch.device) -> bool:

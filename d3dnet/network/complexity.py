@@ -7,13 +7,13 @@ sampling, 1 part in 16 at 64 channels, is not). The published 408.8 G leave them
 import copy
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import d3dnet.ops  # noqa: F401  (declares torch.ops.d3dnet)
+from d3dnet.network import Mode
 
 REFERENCE_HEIGHT, REFERENCE_WIDTH = 720, 1280  # of the output, as tables have it
 
@@ -34,7 +34,7 @@ class Complexity:
     width: int = REFERENCE_WIDTH
 
 
-def measure(model: nn.Module, mode: Literal["sequence", "window"] = "window") -> Complexity:
+def measure(model: nn.Module, mode: Mode = "window") -> Complexity:
     """The complexity of a network for one 1280 x 720 frame."""
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return Complexity(parameters, count_macs(model, mode=mode))
@@ -44,7 +44,7 @@ def count_macs(
     model: nn.Module,
     height: int = REFERENCE_HEIGHT,
     width: int = REFERENCE_WIDTH,
-    mode: Literal["sequence", "window"] = "window",
+    mode: Mode = "window",
 ) -> int:
     """Multiply-accumulates of convolutions, plain and deformable, for one output frame.
 

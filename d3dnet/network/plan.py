@@ -54,7 +54,7 @@ class Plan:
     """How the network is run. Two runs with one plan on one machine give the same frames.
 
     Attributes:
-        precision: arithmetic of the network, a key of `d3dnet.network.checkpoints.PRECISIONS`.
+        precision: arithmetic of the network, one of `d3dnet.network.PRECISIONS`.
         device: its kind, "cpu", "cuda" or "mps"; memory was planned for it.
         threads: of the CPU.
         chunk: frames computed together.

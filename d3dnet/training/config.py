@@ -6,21 +6,13 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
-from d3dnet.datasets.imresize import DEGRADATIONS
+from d3dnet.datasets.imresize import Degradation
+from d3dnet.network import Mode, Precision
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
-_CHOICES = {
-    "data": ("clips", "vimeo90k"),
-    "degradation": DEGRADATIONS,
-    "mode": ("window", "sequence"),
-    "loss": ("mse", "charbonnier"),
-    "optimizer": ("adam", "muon"),
-    "schedule": ("cosine", "step"),
-    "precision": ("float32", "bfloat16", "float16"),
-}
 _AT_LEAST_ONE = (
     *("channels", "resd3d_blocks", "res_blocks", "steps", "batch", "frames", "patch"),
     *("still_frames", "candidates", "halve_every", "log_every", "validate_every", "save_every"),
@@ -82,21 +74,21 @@ class TrainingConfig:
     """
 
     run: str = ""
-    data: str = "clips"
+    data: Literal["clips", "vimeo90k"] = "clips"
     root: str = ""
     validation_root: str = ""
     validation_clips: int = 32
     held_out: tuple[str, ...] = ()
     still_frames: int = 9
     reduced: float = 0.0
-    degradation: str = "double"
+    degradation: Degradation = "double"
     workers: int = 0
     channels: int = 64
     resd3d_blocks: int = 5
     res_blocks: int = 6
     initial: str = ""
-    mode: str = "sequence"
-    loss: str = "mse"
+    mode: Mode = "sequence"
+    loss: Literal["mse", "charbonnier"] = "mse"
     flat_weight: float = 0.0
     steps: int = 4000
     rigid_steps: int = 0
@@ -106,17 +98,17 @@ class TrainingConfig:
     candidates: int = 1
     pan_share: float = 0.0
     single_frames: int = 0
-    optimizer: str = "adam"
+    optimizer: Literal["adam", "muon"] = "adam"
     learning_rate: float = 4e-4
     muon_learning_rate: float = 1e-3
     offset_learning_rate_factor: float = 1.0
-    schedule: str = "cosine"
+    schedule: Literal["cosine", "step"] = "cosine"
     halve_every: int = 1000
     final_learning_rate: float = 0.0
     warmup_steps: int = 0
     clip_norm: float = 0.0
     ema: float = 0.0
-    precision: str = "float32"
+    precision: Precision = "float32"
     compile: bool = False
     deterministic: bool = False
     device: str = "auto"
@@ -128,13 +120,11 @@ class TrainingConfig:
     pictures: int = 3
 
     def __post_init__(self) -> None:
-        for name, accepted in _CHOICES.items():
-            if getattr(self, name) not in accepted:
-                raise ValueError(
-                    f"{name}: got {getattr(self, name)!r}; accepted are {', '.join(accepted)}"
-                )
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
+            words = get_args(field.type) if get_origin(field.type) is Literal else (value,)
+            if value not in words:
+                raise ValueError(f"{field.name}: got {value!r}; accepted are {', '.join(words)}")
             least = 1 if field.name in _AT_LEAST_ONE else 0
             if field.type in (int, float) and not least <= value < math.inf:
                 raise ValueError(f"{field.name}: got {value}; accepted is a number from {least} up")
@@ -206,7 +196,11 @@ def override(config: TrainingConfig, settings: Sequence[str]) -> TrainingConfig:
 
 
 def _types() -> dict[str, Any]:
-    return {field.name: field.type for field in dataclasses.fields(TrainingConfig)}
+    """The type of each setting; that of words is ``str``."""
+    return {
+        field.name: str if get_origin(field.type) is Literal else field.type
+        for field in dataclasses.fields(TrainingConfig)
+    }
 
 
 def _checked(values: Mapping[str, Any]) -> dict[str, Any]:

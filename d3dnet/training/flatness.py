@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from d3dnet.network.model import D3D, D3Dnet, leaky_relu
+from d3dnet.network.model import D3D, D3Dnet, ResBlock, ResD3D, leaky_relu
 
 EVERY = 3  # steps: often enough, and 2 % of their cost
 
@@ -30,31 +30,36 @@ def flat_detail(model: D3Dnet, luma: Tensor, frames: int, rows: int = 0) -> Tens
     """
     summed = (-1,) if rows else (-2, -1)
 
-    def convolve(x: Tensor, layer: D3D | nn.Conv2d | nn.Conv3d) -> Tensor:
+    def convolve(x: Tensor, layer: nn.Module) -> Tensor:
+        assert isinstance(layer, D3D | nn.Conv2d | nn.Conv3d)
         weight = layer.weight.unsqueeze(2) if layer.weight.dim() == 4 else layer.weight
         weight = weight.sum(summed, keepdim=True)
         return F.conv3d(x, weight, layer.bias, padding=[size // 2 for size in weight.shape[2:]])
 
+    def residual(x: Tensor, blocks: nn.Sequential) -> Tensor:
+        for block in blocks:
+            assert isinstance(block, ResD3D | ResBlock)
+            x = convolve(leaky_relu(convolve(x, block.dcn0)), block.dcn1) + x
+        return x
+
     features = luma[:, None, None, None, None].expand(-1, 1, frames, max(1, rows), 1)
-    features = leaky_relu(convolve(features, model.input[0]))
-    for block in model.residual_layer:
-        features = convolve(leaky_relu(convolve(features, block.dcn0)), block.dcn1) + features
-    features = model.bottleneck(features, model.window // 2)
-    for block in model.reconstruct:
-        features = convolve(leaky_relu(convolve(features, block.dcn0)), block.dcn1) + features
-    pixels = model.upscale[1](convolve(features, model.upscale[0]).transpose(1, 2).flatten(0, 1))
-    for layer in (model.upscale[2], model.upscale[3]):
+    features = residual(leaky_relu(convolve(features, model.input[0])), model.residual_layer)
+    features = residual(model.bottleneck(features, model.window // 2), model.reconstruct)
+    widen, shuffle, *layers = model.upscale
+    pixels: Tensor = shuffle(convolve(features, widen).transpose(1, 2).flatten(0, 1))
+    for layer in layers:
+        assert isinstance(layer, nn.Conv2d)
         # Beside a pixel's columns, which are the scale's, the same ones repeat; so do its rows.
         pixels = F.pad(pixels, (1, 1, 0, 0), mode="circular")
         pixels = F.pad(pixels, (0, 0, 1, 1), mode="constant" if rows else "circular")
         pixels = F.conv2d(pixels, layer.weight)
-    return pixels.unflatten(0, (-1, frames))[:, :, 0]
+    frames_apart: Tensor = pixels.unflatten(0, (-1, frames))
+    return frames_apart[:, :, 0]
 
 
 def flatness_loss(model: D3Dnet, seed: int) -> Tensor:
     """Mean square of what the network adds to flat clips of random luma, inside and at borders."""
-    weight = model.upscale[3].weight
-    luma = torch.rand(52, generator=torch.Generator().manual_seed(seed)).to(weight)
+    luma = torch.rand(52, generator=torch.Generator().manual_seed(seed)).to(model.TA.weight)
     inside = flat_detail(model, luma[:24], frames=9).square().mean()
     alone = flat_detail(model, luma[24:48], frames=1).square().mean()
     border = flat_detail(model, luma[48:], frames=4, rows=16).square().mean()

@@ -2,13 +2,14 @@
 
 import copy
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from d3dnet.network.checkpoints import PRECISIONS
+from d3dnet.network.checkpoints import DTYPES
 from d3dnet.network.model import D3D, D3Dnet
 from d3dnet.training.config import TrainingConfig
 from d3dnet.training.flatness import EVERY, flatness_loss
@@ -45,7 +46,7 @@ class Objective(nn.Module):
         else:
             sr = self.model.forward_sequence(lr)
         error = (sr - hr).flatten()
-        if single_lr is not None:
+        if single_lr is not None and single_hr is not None:
             single_sr = self.model.forward_still(single_lr.flatten(0, 1))
             error = torch.cat([error, (single_sr - single_hr.flatten(0, 1)).flatten()])
         squared_error = error.square().mean()
@@ -85,14 +86,15 @@ class Learner:
         self.optimizers = make_optimizers(self.model, config)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "float16")
         self.step = 0
-        self.objective: nn.Module = Objective(self.model, config)
+        objective: nn.Module = Objective(self.model, config)
         if processes.count > 1:
             # While offsets rest, their convolutions have no gradient.
-            self.objective = DistributedDataParallel(
-                self.objective, find_unused_parameters=config.rigid_steps > 0
+            objective = DistributedDataParallel(
+                objective, find_unused_parameters=config.rigid_steps > 0
             )
-        if config.compile:
-            self.objective = torch.compile(self.objective)
+        self.objective: Callable[..., tuple[Tensor, Tensor]] = (
+            torch.compile(objective) if config.compile else objective
+        )
 
     def differentiate(self, *batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients of a batch (the mean over all processes), limited in norm.
@@ -111,7 +113,7 @@ class Learner:
             optimizer.zero_grad()
         lowered = config.precision != "float32"
         try:
-            with torch.autocast(self.device.type, PRECISIONS[config.precision], enabled=lowered):
+            with torch.autocast(self.device.type, DTYPES[config.precision], enabled=lowered):
                 loss, squared_error = self.objective(*batch)
             if config.flat_weight and self.step % EVERY == 0:
                 loss = loss + config.flat_weight * flatness_loss(self.model, self.step)

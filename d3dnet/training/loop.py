@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -105,7 +106,8 @@ def _train(config: TrainingConfig, processes: Processes, deadline: float) -> Pat
             loss, squared_error, norm = (value.item() for value in learner.differentiate(*batch))
             stop = asked_to_stop() or time.monotonic() > deadline
             # The flag is shared too: all processes stop at the same step.
-            loss, squared_error, stop = processes.mean(loss, squared_error, stop)
+            loss, squared_error, stopping = processes.mean(loss, squared_error, stop)
+            stop = stopping > 0
             if not learner.is_finite(loss, norm):
                 raise explosion(f"the loss is {loss:.4g}, the gradient's norm {norm:.4g}")
             rate = learner.update()
@@ -161,7 +163,8 @@ def _choose_algorithms(config: TrainingConfig, device: torch.device) -> None:
 @contextmanager
 def _stop_signals() -> Iterator[Callable[[], bool]]:
     """Whether SIGTERM or SIGINT has come; a second one acts as it did before."""
-    asked, before = [], {}
+    asked: list[int] = []
+    before: dict[int, Any] = {}  # handlers, of many kinds
 
     def ask(number: int, frame: object) -> None:
         asked.append(number)

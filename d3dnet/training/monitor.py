@@ -12,8 +12,9 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from d3dnet.datasets.clips import Clip, unit_luma
+from d3dnet.datasets.clips import Clip
 from d3dnet.datasets.imresize import imresize
+from d3dnet.datasets.luma import unit_luma
 from d3dnet.files import write_whole
 from d3dnet.training.config import TrainingConfig
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +21,13 @@ class Muon(torch.optim.Optimizer):
     element's step is of the size of Adam's (Liu et al., "Muon is scalable", 2025).
     """
 
-    def __init__(self, groups: Iterable, lr: float = 1e-3, momentum: float = 0.95) -> None:
+    def __init__(
+        self, groups: Iterable[dict[str, Any]], lr: float = 1e-3, momentum: float = 0.95
+    ) -> None:
         super().__init__(groups, {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # takes no closure
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is None:
@@ -46,7 +49,7 @@ def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
     not converging to 1 exactly.
     """
     tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.T if tall else matrix
+    x: Tensor = matrix.T if tall else matrix
     x = x / (x.norm() + 1e-12)
     for _ in range(steps):
         gram = x @ x.T
@@ -56,15 +59,16 @@ def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
 
 def make_optimizers(model: nn.Module, config: TrainingConfig) -> list[torch.optim.Optimizer]:
     """Adam, and Muon where asked for; each with two groups: other weights, and those of offsets."""
-    inner, rest = ([], []), ([], [])
+    inner: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
+    rest: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
     for name, parameter in model.named_parameters():
         matrix = parameter.ndim >= 4 and name not in _OUTER
         groups = inner if config.optimizer == "muon" and matrix else rest
         groups["conv_offset" in name].append(parameter)
-    optimizers = [torch.optim.Adam([{"params": group} for group in rest])]
+    adam = torch.optim.Adam([{"params": group} for group in rest])
     if config.optimizer == "muon":
-        optimizers.append(Muon([{"params": group} for group in inner]))
-    return optimizers
+        return [adam, Muon([{"params": group} for group in inner])]
+    return [adam]
 
 
 def set_learning_rates(

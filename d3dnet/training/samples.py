@@ -1,25 +1,29 @@
 """Samples for each step: which numbers a process draws, and the data sets behind them."""
 
 import signal
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from d3dnet.datasets.clips import Clip, load_clips, source_of
+from d3dnet.datasets.clips import Clip, Clips, load_clips, source_of
 from d3dnet.datasets.luma_store import LumaStore
 from d3dnet.datasets.pans import Pans, SomePans, WithSingleFrames
-from d3dnet.datasets.patches import ClipPatches, EpochPatches
+from d3dnet.datasets.patches import ClipPatches, EpochPatches, Samples
 from d3dnet.datasets.vimeo90k import TEST_LIST, TRAIN_LIST, open_septuplets
 from d3dnet.training.config import TrainingConfig
 from d3dnet.training.processes import Processes
 
+# How patches are drawn, of which clips, and those held out.
+Opened = tuple[Callable[..., Samples], Clips, Clips]
+
 SECONDS_TO_SAVE = 60  # that loader processes live on after SIGTERM
 
 
-def open_samples(config: TrainingConfig, processes: Processes) -> tuple[Dataset, list[Clip]]:
+def open_samples(config: TrainingConfig, processes: Processes) -> tuple[Samples, list[Clip]]:
     """The training set, and the held-out clips.
 
     The training set maps a sample's number (0, 1, ... without end) to lr (1, T, h, w) and
@@ -34,7 +38,7 @@ def open_samples(config: TrainingConfig, processes: Processes) -> tuple[Dataset,
         opened = _open_vimeo90k(config) if config.data == "vimeo90k" else _open_clips(config)
     patches, clips, held_out = opened
     drawing = (config.frames, config.patch, config.seed, config.candidates)
-    samples = patches(clips, *drawing)
+    samples: Samples = patches(clips, *drawing)
     if config.pan_share:
         samples = SomePans(samples, Pans(clips, *drawing, config.degradation), config.pan_share)
     if config.single_frames:
@@ -46,7 +50,7 @@ def open_samples(config: TrainingConfig, processes: Processes) -> tuple[Dataset,
     return samples, [held_out[i * len(held_out) // count] for i in range(count)]
 
 
-def _open_vimeo90k(config: TrainingConfig) -> tuple[type[Dataset], Sequence[Clip], Sequence[Clip]]:
+def _open_vimeo90k(config: TrainingConfig) -> Opened:
     """Septuplets, packed or as downloaded; those of the test list are for validation."""
     clips = open_septuplets(config.root, TRAIN_LIST, config.degradation)
     if not config.validation_clips:
@@ -60,7 +64,7 @@ def _open_vimeo90k(config: TrainingConfig) -> tuple[type[Dataset], Sequence[Clip
     return EpochPatches, clips, open_septuplets(root, TEST_LIST, config.degradation)
 
 
-def _open_clips(config: TrainingConfig) -> tuple[type[Dataset], Sequence[Clip], Sequence[Clip]]:
+def _open_clips(config: TrainingConfig) -> Opened:
     """Videos, folders of frames and stills; `held_out` sources and `validation_root` are apart."""
 
     def load(root: str, size: float = 1.0) -> list[Clip]:
@@ -111,11 +115,11 @@ class StepBatches:
 
 
 def load_batches(
-    samples: Dataset, config: TrainingConfig, first_step: int, processes: Processes
+    samples: Samples, config: TrainingConfig, first_step: int, processes: Processes
 ) -> Generator[list[Tensor], None, None]:
     """The batches of one process, from ``first_step`` on, on the CPU: samples, stacked."""
     loader = DataLoader(
-        samples,
+        cast("Dataset[tuple[Tensor, ...]]", samples),  # torch asks for a base class of its own
         batch_sampler=StepBatches(first_step, config.batch, processes),
         num_workers=config.workers,
         prefetch_factor=4 if config.workers else None,

@@ -28,19 +28,21 @@ def load_state(path: Path) -> dict[str, Any]:
         CheckpointError: when it cannot be read.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises a different type for every kind of damage
         reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
         raise CheckpointError(
             f"{path}: not a readable state of a training ({reason[0][:120]}); remove it to begin "
             "anew, or copy best.pt in its place"
         ) from None
+    return state
 
 
 def load_initial(name_or_path: str) -> dict[str, Tensor]:
     """Weights to start from: a training's moving average, or what `load_model` accepts."""
     if name_or_path.endswith(".pt"):
-        return load_state(Path(name_or_path))["average"]
+        average: dict[str, Tensor] = load_state(Path(name_or_path))["average"]
+        return average
     return load_model(name_or_path, device="cpu", precision="float32").state_dict()
 
 
@@ -62,10 +64,10 @@ def fill(model: nn.Module, tensors: dict[str, Tensor], origin: str) -> None:
 
 def random_states() -> dict[str, Any]:
     """The state of every random generator of this process."""
-    kind, keys, position, has_gauss, gauss = np.random.get_state()
+    kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     return {
         "python": random.getstate(),
-        "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss),
+        "numpy": (kind, torch.from_numpy(np.asarray(keys, np.int64)), position, has_gauss, gauss),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
     }

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from d3dnet.datasets.clips import Clip, unit_luma
+from d3dnet.datasets.clips import Clip
+from d3dnet.datasets.luma import unit_luma
 from d3dnet.evaluation.metrics import psnr
+from d3dnet.network import Mode
 from d3dnet.network.model import D3D, D3Dnet
 
 BORDER = 8  # high-resolution pixels that are not scored
@@ -16,7 +17,7 @@ BORDER = 8  # high-resolution pixels that are not scored
 
 @torch.no_grad()
 def super_resolve(
-    model: D3Dnet, clip: Clip, mode: str = "sequence", device: str | torch.device = "cpu"
+    model: D3Dnet, clip: Clip, mode: Mode = "sequence", device: str | torch.device = "cpu"
 ) -> tuple[np.ndarray, np.ndarray]:
     """The first frames of a clip, as many as the network's window has; "window": the middle one.
 
@@ -41,7 +42,7 @@ def cropped_psnr(sr: np.ndarray, hr: np.ndarray) -> float:
 def validate(
     model: D3Dnet,
     clips: Sequence[Clip],
-    mode: str = "sequence",
+    mode: Mode = "sequence",
     device: str | torch.device = "cpu",
 ) -> list[float]:
     """PSNR in dB of each clip."""
@@ -49,24 +50,24 @@ def validate(
 
 
 @torch.no_grad()
-def offset_reach(model: nn.Module, lr: Tensor) -> float:
+def offset_reach(model: D3Dnet, lr: Tensor) -> float:
     """The mean length of offsets in pixels, of the layer where it is largest; 0 while rigid.
 
     Args:
         lr: (B, 1, T, h, w) luma in [0, 1].
     """
-    reaches = []
+    reaches: list[float] = []
 
-    def measure(layer: D3D, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if not layer.rigid:
-            conv = layer.conv_offset
-            offset = F.conv3d(inputs[0], conv.weight, conv.bias, padding=1)
-            reaches.append(offset.unflatten(1, (27, 2)).norm(dim=2).mean().item())
+    def measure(offset: Tensor) -> None:
+        taps: Tensor = offset.unflatten(1, (-1, 2))
+        reaches.append(taps.norm(dim=2).mean().item())
 
-    hooks = [m.register_forward_hook(measure) for m in model.modules() if isinstance(m, D3D)]
+    layers = [layer for layer in model.modules() if isinstance(layer, D3D)]
+    for layer in layers:
+        layer.on_offset = measure
     try:
         model.forward_sequence(lr)
     finally:
-        for hook in hooks:
-            hook.remove()
+        for layer in layers:
+            layer.on_offset = None
     return max(reaches, key=lambda reach: (reach != reach, reach), default=0.0)  # NaN is largest

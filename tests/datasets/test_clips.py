@@ -9,11 +9,10 @@ from d3dnet.datasets.clips import (
     load_clip,
     load_clips,
     source_of,
-    unit_luma,
 )
 from d3dnet.datasets.frames import read_clip
 from d3dnet.datasets.imresize import blur_decimate, imresize
-from d3dnet.evaluation.metrics import luma
+from d3dnet.datasets.luma import luma, unit_luma
 from tests.video.clips import ffmpeg
 
 

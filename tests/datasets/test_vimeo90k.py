@@ -16,13 +16,12 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from d3dnet.datasets.clips import unit_luma
 from d3dnet.datasets.imresize import blur_decimate, imresize
+from d3dnet.datasets.luma import luma, unit_luma
 from d3dnet.datasets.luma_store import LumaStore
 from d3dnet.datasets.patches import EpochPatches
 from d3dnet.datasets.vimeo90k import Vimeo90k, open_septuplets
 from d3dnet.errors import BadClipError
-from d3dnet.evaluation.metrics import luma
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "prepare_vimeo90k.py"
 NAMES = ("00001/0001", "00001/0002", "00002/0007", "00003/0001", "00003/0010")

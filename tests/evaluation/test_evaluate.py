@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from d3dnet.cli import main
 from d3dnet.datasets.benchmarks import find_clips
 from d3dnet.datasets.imresize import blur_decimate, imresize
+from d3dnet.datasets.luma import luma
 from d3dnet.evaluation.evaluate import (
     evaluate,
     evaluate_frames,
     rgb_from_luma,
     super_resolve,
 )
-from d3dnet.evaluation.metrics import get_protocol, luma, score_frame
+from d3dnet.evaluation.metrics import get_protocol, score_frame
 from d3dnet.evaluation.temporal import movie_of_result, tof
 from d3dnet.network.checkpoints import save_weights
 from d3dnet.network.model import D3Dnet

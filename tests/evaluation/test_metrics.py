@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 
+from d3dnet.datasets.luma import luma
 from d3dnet.evaluation.metrics import (
     PROTOCOLS,
     Score,
     get_protocol,
-    luma,
     mean_score,
     psnr,
     score_frame,
