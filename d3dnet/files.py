@@ -35,8 +35,8 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:
     """Write a file so that under its name there is the old content or the new, never a part."""
-    with written_whole(path) as part:
-        part.write_bytes(content)
+    with written_whole(path) as part, open(part, "wb") as file:
+        file.write(content)
 
 
 def sync(path: Path) -> None:

@@ -113,7 +113,7 @@ def main() -> None:
         f"- device: {device.name}, compute capability {device.major}.{device.minor}, "
         f"{device.multi_processor_count} multiprocessors, {device.total_memory / 2**30:.0f} GiB\n"
         f"- Python {sys.version.split()[0]}, torch {torch.__version__}, CUDA {torch.version.cuda}, "
-        f"cuDNN {torch.backends.cudnn.version()}",  # type: ignore[no-untyped-call]  # torch's
+        f"cuDNN {torch.backends.cudnn.version()}",
     ]
     failed = False
     options.output.parent.mkdir(parents=True, exist_ok=True)

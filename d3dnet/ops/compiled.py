@@ -42,7 +42,7 @@ def load_cpu_library() -> None:
         # Before it is loaded, which puts its kernels under operators that they may not fit.
         if OPERATOR not in CPU_LIBRARY.read_bytes():
             raise OSError("it was built from another version of d3dnet")
-        torch.ops.load_library(str(CPU_LIBRARY))  # type: ignore[no-untyped-call]  # torch's
+        torch.ops.load_library(str(CPU_LIBRARY))
         library = ctypes.CDLL(str(CPU_LIBRARY))
         library.d3dnet_instruction_set.restype = ctypes.c_char_p
         library.d3dnet_instruction_sets.restype = ctypes.c_char_p

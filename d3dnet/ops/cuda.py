@@ -73,7 +73,7 @@ def kernels(device: int) -> Kernels:
 def _load_library(device: int) -> Operators:
     if not LIBRARY.exists():
         raise OSError(f"{LIBRARY} does not exist")
-    torch.ops.load_library(str(LIBRARY))  # type: ignore[no-untyped-call]  # torch's
+    torch.ops.load_library(str(LIBRARY))
     operators: Operators = torch.ops.d3dnet_cuda
     # That it was built for another GPU, or with other arguments, shows here, not in the middle.
     one = torch.ones(1, 1, 1, 1, 1, device=f"cuda:{device}")

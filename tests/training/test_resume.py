@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from d3dnet import files
 from d3dnet.training import state, train
 from d3dnet.training.state import load_state, random_states, seed_all, set_random_states
 from tests.training.conftest import same
@@ -74,7 +75,7 @@ def die(*_):
 
 @pytest.mark.parametrize(
     ("where", "name", "instead"),
-    [(state, "open", die), (state, "open", HalfAFile), (os, "fsync", die), (os, "replace", die)],
+    [(files, "open", die), (files, "open", HalfAFile), (os, "fsync", die), (os, "replace", die)],
 )
 def test_a_kill_during_a_save_leaves_the_state_before_it(tmp_path, where, name, instead):
     path = tmp_path / "last.pt"
