@@ -6,7 +6,7 @@ under the protocol -> means -> a table beside the published rows, and JSON.
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 Mode = Literal["sequence", "window"]
 MODES = ("sequence", "window")
+Upscale = Callable[[np.ndarray], Iterable[np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class ClipFrames:
 
 
 def evaluate(
-    model: "str | os.PathLike[str] | D3Dnet",
+    model: "str | os.PathLike[str] | D3Dnet | Upscale",
     dataset: str,
     root: str | os.PathLike[str],
     protocol: str | Protocol = "d3dnet",
@@ -76,7 +77,8 @@ def evaluate(
     """Super-resolve a test set and score the result.
 
     Args:
-        model: "bicubic" (MATLAB's, on 8-bit RGB), what `load_model` accepts, or a network.
+        model: "bicubic" (MATLAB's, on 8-bit RGB), what `load_model` accepts, a network, or a
+            function: (T, h, w, 3) uint8 RGB of a clip to its frames as `score_frame` takes them.
         dataset: "Vid4", "SPMC-11", "Vimeo-90k", or the name of a folder like them.
         root: the folder that holds the set; see `find_clips` for the layouts.
         protocol: a name of `PROTOCOLS`, or a `Protocol`.
@@ -199,12 +201,12 @@ def evaluate_frames(
 
 
 def super_resolve(
-    model: "Literal['bicubic'] | D3Dnet", lr: np.ndarray, mode: Mode
+    model: "Literal['bicubic'] | D3Dnet | Upscale", lr: np.ndarray, mode: Mode
 ) -> Iterator[np.ndarray]:
     """Super-resolve a clip frame by frame.
 
     Args:
-        model: "bicubic" or a network.
+        model: "bicubic", a network or a function, see `evaluate`.
         lr: (T, h, w, 3) uint8 RGB.
         mode: see `evaluate`.
 
@@ -218,9 +220,12 @@ def super_resolve(
 
     from d3dnet.job.pipeline import run_network
 
-    frames = (torch.from_numpy(luma(frame) / 255).float()[None] for frame in lr)
-    for sr in run_network(model, frames, mode):
-        yield sr[0].float().cpu().numpy()
+    if isinstance(model, torch.nn.Module):
+        frames = (torch.from_numpy(luma(frame) / 255).float()[None] for frame in lr)
+        results = run_network(model, frames, mode)
+        yield from (sr[0].float().cpu().numpy() for sr in results)
+    else:
+        yield from model(lr)
 
 
 def rgb_from_luma(sr: np.ndarray, lr: np.ndarray) -> np.ndarray:
@@ -269,7 +274,7 @@ def _score_clip(
     return result
 
 
-def _complexity(model: "D3Dnet", mode: Mode) -> "Complexity | None":
+def _complexity(model: object, mode: Mode) -> "Complexity | None":
     from d3dnet.network.complexity import measure
     from d3dnet.network.model import D3Dnet
 

@@ -1,4 +1,4 @@
-"""How steady a clip is: MOVIE as it was published for D3Dnet, and tOF.
+"""How steady a clip is: MOVIE as it was published for D3Dnet, tOF, and the temporal error.
 
 `movie` itself takes luma. Published figures were measured on luma prepared in a way of its own,
 which lowers them (by 9 to 13 % in MOVIE): `range_compressed`. Never compare across it.
@@ -37,14 +37,7 @@ def tof(sr: np.ndarray, hr: np.ndarray, border: int = 0) -> float:
     Raises:
         ValueError: for other shapes or dtypes.
     """
-    for name, clip in (("sr", sr), ("hr", hr)):
-        if clip.ndim != 3 or clip.dtype != np.uint8 or len(clip) < 2:
-            raise ValueError(
-                f"{name}: got {clip.dtype} {clip.shape}; accepted is uint8 luma (T, H, W) of two "
-                "frames or more"
-            )
-    if sr.shape != hr.shape:
-        raise ValueError(f"sr: got shape {sr.shape}; accepted is that of hr {hr.shape}")
+    _check_clips(sr, hr)
     height, width = hr.shape[1:]
     inside = np.s_[border : height - border, border : width - border]
     lengths = [
@@ -52,6 +45,30 @@ def tof(sr: np.ndarray, hr: np.ndarray, border: int = 0) -> float:
         for t in range(len(hr) - 1)
     ]
     return float(np.mean(lengths))
+
+
+def temporal_error(sr: np.ndarray, hr: np.ndarray) -> float:
+    """How much a clip changes from frame to frame where its ground truth does not, or the reverse.
+
+    Root mean square, over all pixels, of the error of the difference of neighbouring frames, in
+    code values of 255. Errors that stay where they are cost nothing, flicker does.
+
+    Args:
+        sr: (T, H, W) uint8 luma, two frames or more.
+        hr: the same of the ground truth.
+
+    Raises:
+        ValueError: for other shapes or dtypes.
+
+    >>> still = np.full((3, 8, 8), 100, np.uint8)
+    >>> temporal_error(still + np.uint8(7), still)
+    0.0
+    >>> temporal_error(still + np.array([0, 7, 0], np.uint8)[:, None, None], still)
+    7.0
+    """
+    _check_clips(sr, hr)
+    error = sr.astype(np.float32) - hr
+    return float(np.sqrt(np.mean(np.diff(error, axis=0) ** 2, dtype=np.float64)))
 
 
 def movie_of_result(
@@ -162,6 +179,17 @@ def _through_motion_jpeg(clip: np.ndarray) -> np.ndarray:
         rows = np.frombuffer(bytes(plane), np.uint8).reshape(-1, plane.line_size)
         result.append(rows[: frame.shape[0], : frame.shape[1]].copy())
     return np.stack(result)
+
+
+def _check_clips(sr: np.ndarray, hr: np.ndarray) -> None:
+    for name, clip in (("sr", sr), ("hr", hr)):
+        if clip.ndim != 3 or clip.dtype != np.uint8 or len(clip) < 2:
+            raise ValueError(
+                f"{name}: got {clip.dtype} {clip.shape}; accepted is uint8 luma (T, H, W) of two "
+                "frames or more"
+            )
+    if sr.shape != hr.shape:
+        raise ValueError(f"sr: got shape {sr.shape}; accepted is that of hr {hr.shape}")
 
 
 def _flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -164,6 +164,14 @@ def test_both_modes_of_a_network_are_its_own():
     np.testing.assert_allclose(windows[4], centre, atol=1e-6)
 
 
+def test_any_function_of_a_clip_can_be_scored(tmp_path):
+    write_frames(tmp_path / "a", frames_of(4))
+    found = evaluate(lambda lr: [imresize(frame, 4) for frame in lr], "mine", tmp_path, "y-crop0")
+    expected = evaluate("bicubic", "mine", tmp_path, "y-crop0")
+    assert found.psnr == expected.psnr and found.ssim == expected.ssim
+    assert found.complexity is None
+
+
 def test_a_network_may_be_given_as_a_weights_file(tmp_path):
     write_frames(tmp_path / "set" / "clip", frames_of(3))
     torch.manual_seed(0)

@@ -15,6 +15,7 @@ from d3dnet.evaluation.temporal import (
     movie_frames,
     movie_of_result,
     range_compressed,
+    temporal_error,
     tof,
 )
 
@@ -58,6 +59,26 @@ class TestOpticalFlowDifference:
             tof(clip[:1], clip[:1])
         with pytest.raises(ValueError, match=r"accepted is that of hr \(3, 96, 112\)"):
             tof(clip[:2], clip)
+
+
+class TestTemporalError:
+    def test_it_is_the_error_of_the_differences_of_frames(self):
+        sr, hr = drifting(3, 0.7), drifting(3, 1.4)
+        squares = []
+        for t in range(2):
+            ours, true = (clip[t + 1].astype(int) - clip[t] for clip in (sr, hr))
+            squares.append((ours - true) ** 2)
+        assert temporal_error(sr, hr) == pytest.approx(np.sqrt(np.mean(squares)), rel=1e-6)
+
+    def test_errors_that_stay_where_they_are_cost_nothing(self):
+        hr = drifting(3, 0)
+        assert temporal_error(hr // 2, hr) == 0
+        assert temporal_error(np.zeros_like(hr), hr) == 0
+
+    def test_other_clips_are_refused(self):
+        clip = drifting(3, 1)
+        with pytest.raises(ValueError, match="two frames or more"):
+            temporal_error(clip[:1], clip[:1])
 
 
 class TestRangeCompressed:
