@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import skimage
 
+from d3dnet.datasets.clips import Clips
 from d3dnet.datasets.imresize import degrade
 from d3dnet.datasets.luma_store import LumaStore, pack
 from d3dnet.datasets.patches import EpochPatches
@@ -29,9 +30,10 @@ HEIGHT, WIDTH, FRAMES = 256, 448, 7
 
 def make_septuplets(root: Path, count: int) -> None:
     """``count`` septuplets with their low-resolution frames, as downloaded ones are."""
-    still = skimage.data.astronaut()
+    still: np.ndarray = skimage.data.astronaut()
+    height, width = still.shape[:2]
     for number in range(1, count + 1):
-        path = random_path(FRAMES, *still.shape[:2], np.random.default_rng(number))
+        path = random_path(FRAMES, height, width, np.random.default_rng(number))
         for side in ("sequences", "LR_x4"):
             (root / side / "00001" / f"{number:04}").mkdir(parents=True)
         for place, frame in enumerate(follow(still, path), 1):
@@ -52,12 +54,12 @@ def main() -> None:
         make_septuplets(root, args.septuplets)
         read, made = Vimeo90k(root), Vimeo90k(root, make_lr=True)
         pack(read, root / "store", {})
-        sources = {
+        sources: dict[str, tuple[Clips, int]] = {
             "images with `LR_x4/`": (read, args.septuplets),
             "images, low resolution made on the fly": (made, args.septuplets),
             "packed store": (LumaStore(root / "store"), 40 * args.septuplets),
         }
-        seconds = {name: [] for name in sources}
+        seconds: dict[str, list[float]] = {name: [] for name in sources}
         for repeat in range(args.repeats + 1):
             for name, (source, samples) in sources.items():
                 patches = EpochPatches(source, FRAMES, 32, seed=repeat)

@@ -32,6 +32,7 @@ from fractions import Fraction
 from itertools import product
 from pathlib import Path
 from statistics import median
+from typing import Any
 from unittest import mock
 
 import psutil
@@ -78,6 +79,13 @@ def make_video(path: Path, frames: int, size: str = "320x180") -> Path:
     return path
 
 
+def network_of(model: str, precision: str = "float32") -> D3Dnet:
+    """A bundled network, on the CPU."""
+    network = load_model(model, device="cpu", precision=precision)
+    assert isinstance(network, D3Dnet), f"{model} is no network"
+    return network
+
+
 def steady(network: D3Dnet, mode: str, size: tuple[int, int]) -> Callable[[], float]:
     """What measures seconds a frame, in the middle of a shot: all layers have their neighbours."""
     feed = Stream(network) if mode == "sequence" else Windows(network)
@@ -97,7 +105,7 @@ def steady(network: D3Dnet, mode: str, size: tuple[int, int]) -> Callable[[], fl
 def speed(repeats: int, size: tuple[int, int], models: list[str], precisions: list[str]) -> None:
     tasks = {}
     for model, precision in product(models, precisions):
-        network = load_model(model, device="cpu", precision=precision)
+        network = network_of(model, precision)
         for mode in ("sequence", "window"):
             tasks[f"{model} | {precision} | {mode}"] = steady(network, mode, size)
     print("| model | precision | mode | frames a second |\n| --- | --- | --- | --- |")
@@ -107,7 +115,7 @@ def speed(repeats: int, size: tuple[int, int], models: list[str], precisions: li
 
 
 def outside(repeats: int, frames: int, size: tuple[int, int]) -> None:
-    network = load_model(device="cpu", precision="float32")
+    network = network_of("d3dnet")
     plan = make_plan(network, *size)
     clip = torch.rand(frames, 1, *size)
 
@@ -119,7 +127,7 @@ def outside(repeats: int, frames: int, size: tuple[int, int]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         source = make_video(Path(folder) / "in.mp4", frames, f"{size[1]}x{size[0]}")
         output = source.with_name("out.mp4")
-        options = {"cuts": "off", "overwrite": True}
+        options: dict[str, Any] = {"cuts": "off", "overwrite": True}
         tasks = {
             "network alone": lambda: timed(alone),
             "upscale_video": lambda: timed(
@@ -141,7 +149,7 @@ def outside(repeats: int, frames: int, size: tuple[int, int]) -> None:
 
 
 def memory(heights: list[int], frames: int) -> None:
-    network = load_model(device="cpu", precision="float32")
+    network = network_of("d3dnet")
     print("| input | plan | expected | at rest | peak | its encoder |")
     print("| --- | --- | --- | --- | --- | --- |")
     for height in heights:
@@ -178,7 +186,7 @@ def upscale_and_print_peaks(size: str, frames: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
     with tempfile.TemporaryDirectory() as folder:
         source = make_video(Path(folder) / "in.mp4", frames, size)
-        options = {"precision": "float32", "device": "cpu", "cuts": "off"}
+        options: dict[str, Any] = {"precision": "float32", "device": "cpu", "cuts": "off"}
         upscale_video(source, source.with_name("out.mp4"), **options)
     ended.set()
     print(rest, *peaks)
@@ -199,7 +207,12 @@ def segments(repeats: int, frames: int, network: nn.Module) -> None:
                 if event.done == stop_at:
                     raise KeyboardInterrupt
 
-        options = {"model": "bicubic", "cuts": "off", "overwrite": True, "watch": watch}
+        options: dict[str, Any] = {
+            "model": "bicubic",
+            "cuts": "off",
+            "overwrite": True,
+            "watch": watch,
+        }
         try:
             with mock.patch("d3dnet.job.segments.LONGEST", Fraction(longest)):
                 upscale_video(source, source.with_name("out.mp4"), **options)
@@ -258,7 +271,7 @@ def main() -> None:
     if "memory" in args.tables:
         memory(args.heights, args.memory_frames)
     if "segments" in args.tables:
-        network = load_model(device="cpu", precision="float32")
+        network = network_of("d3dnet")
         segments(args.repeats, args.segment_frames, network)
 
 

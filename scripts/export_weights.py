@@ -41,7 +41,9 @@ def main() -> None:
     }
     halves = {name: value.half() for name, value in state["average"].items()}
     save_weights(args.output, halves, metadata)
-    for key, value in load_model(args.output, device="cpu").metadata.items():
+    stored = load_model(args.output, device="cpu").metadata
+    assert isinstance(stored, dict)
+    for key, value in stored.items():
         print(f"{key}: {value}")
 
 

@@ -16,9 +16,11 @@ from statistics import mean
 
 import torch
 
-from d3dnet.datasets.clips import SCALE, find_sources, load_clip
+from d3dnet.datasets.clips import Clip, find_sources, load_clip
+from d3dnet.datasets.imresize import SCALE
 from d3dnet.network import PRECISIONS
 from d3dnet.network.checkpoints import load_model, resolve_device
+from d3dnet.network.model import D3Dnet
 from d3dnet.network.speed import pixels_per_second
 from d3dnet.ops import instruction_set
 from d3dnet.training.validation import validate
@@ -45,6 +47,8 @@ def main() -> None:
     others = args.precisions or (["bfloat16"] if device.type == "cpu" else [*PRECISIONS][1:])
     for precision in ("float32", *others):
         network = load_model(args.model, device, precision)
+        if not isinstance(network, D3Dnet):
+            parser.error(f"--model: {args.model} is no network; it has no precision")
         scores = validate(network, clips, device=device)
         rows.append((precision, mean(scores), pixels_per_second(network, args.seconds)))
     exact = rows[0][1]
@@ -59,7 +63,7 @@ def main() -> None:
     print(f"\nfastest that costs less than {MOST_LOSS} dB: {max(good, key=lambda row: row[2])[0]}")
 
 
-def _middle(clip, frames: int, size: int):
+def _middle(clip: Clip, frames: int, size: int) -> Clip:
     """The middle of the first frames of a clip."""
     height, width = clip.lr.shape[1:]
     y, x = max(0, (height - size) // 2), max(0, (width - size) // 2)

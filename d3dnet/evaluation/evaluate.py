@@ -16,7 +16,7 @@ import numpy as np
 
 from d3dnet.datasets.benchmarks import KNOWN_CLIPS, Clip, canonical_name, find_clips, make_lr
 from d3dnet.datasets.frames import clip_name, is_clip, read_clip
-from d3dnet.datasets.imresize import SCALE, imresize
+from d3dnet.datasets.imresize import SCALE, Degradation, imresize
 from d3dnet.datasets.luma import luma
 from d3dnet.evaluation import temporal
 from d3dnet.evaluation.metrics import (
@@ -28,14 +28,14 @@ from d3dnet.evaluation.metrics import (
     score_frame,
 )
 from d3dnet.evaluation.results import ClipResult, EvaluationResult, FrameResult
+from d3dnet.network import MODES, Mode
 from d3dnet.video.colour import RGB_TO_YCBCR, YCBCR_TO_RGB, YCBCR_ZERO
 
 if TYPE_CHECKING:
-    from d3dnet.network.complexity import Complexity
-    from d3dnet.network.model import D3Dnet
+    from torch import nn
 
-Mode = Literal["sequence", "window"]
-MODES = ("sequence", "window")
+    from d3dnet.network.complexity import Complexity
+
 Upscale = Callable[[np.ndarray], Iterable[np.ndarray]]
 
 
@@ -59,7 +59,7 @@ class ClipFrames:
 
 
 def evaluate(
-    model: "str | os.PathLike[str] | D3Dnet | Upscale",
+    model: "str | os.PathLike[str] | nn.Module | Upscale",
     dataset: str,
     root: str | os.PathLike[str],
     protocol: str | Protocol = "d3dnet",
@@ -104,10 +104,15 @@ def evaluate(
     dataset = canonical_name(dataset)
     found = _select(find_clips(dataset, root, "bd" if bd else "double"), clips)
     name = str(model) if isinstance(model, str | os.PathLike) else type(model).__name__
-    if isinstance(model, str | os.PathLike) and model != "bicubic":
+    upscaler: Literal["bicubic"] | nn.Module | Upscale
+    if model == "bicubic":
+        upscaler = "bicubic"
+    elif isinstance(model, str | os.PathLike):
         from d3dnet.network.checkpoints import load_model
 
-        model = load_model(model, device, precision)
+        upscaler = load_model(model, device, precision)
+    else:
+        upscaler = model
     results, notes = [], _incomplete(dataset, found)
     if bd:
         notes.append(
@@ -122,21 +127,20 @@ def evaluate(
         height, width = cut_size(hr[0], protocol.size_multiple)
         lr = lr[:, : height // SCALE, : width // SCALE]
         started = time.perf_counter()
-        sr = list(super_resolve(model, lr, mode))
+        sr = list(super_resolve(upscaler, lr, mode))
         seconds = (time.perf_counter() - started) / len(hr)
         if protocol.domain == "rgb" and sr[0].ndim == 2:
             sr = [rgb_from_luma(frame, low) for frame, low in zip(sr, lr, strict=True)]
         frames = ClipFrames(clip.name, range(len(hr)), sr, hr, lr)
-        result = _score_clip(frames, scored, protocol, movie, tof, device)
-        results.append(replace(result, lr=source, seconds_per_frame=seconds))
+        scores = _score_clip(frames, scored, protocol, movie, tof, device)
+        results.append(replace(scores, lr=source, seconds_per_frame=seconds))
         notes += remarks
         if on_clip is not None:
             on_clip(frames)
-    if model == "bicubic":
+    if upscaler == "bicubic":
         return _result(dataset, protocol, name, None, results, notes)
-    return replace(
-        _result(dataset, protocol, name, mode, results, notes), complexity=_complexity(model, mode)
-    )
+    result = _result(dataset, protocol, name, mode, results, notes)
+    return replace(result, complexity=_complexity(upscaler, mode))
 
 
 def evaluate_frames(
@@ -193,7 +197,7 @@ def evaluate_frames(
         if movie:
             temporal.check_length(len(indices), clip.name, protocol)
         part = slice(indices.start, indices.stop)
-        given = ClipFrames(clip.name, indices, ready[: len(indices)], hr[part])
+        given = ClipFrames(clip.name, indices, list(ready[: len(indices)]), hr[part])
         results.append(_score_clip(given, scored, protocol, movie, tof))
         if on_clip is not None:
             on_clip(given)
@@ -201,7 +205,7 @@ def evaluate_frames(
 
 
 def super_resolve(
-    model: "Literal['bicubic'] | D3Dnet | Upscale", lr: np.ndarray, mode: Mode
+    model: "Literal['bicubic'] | nn.Module | Upscale", lr: np.ndarray, mode: Mode
 ) -> Iterator[np.ndarray]:
     """Super-resolve a clip frame by frame.
 
@@ -299,10 +303,11 @@ def _low_resolution(
 ) -> tuple[np.ndarray, str, list[str]]:
     """The low-resolution frames of a clip, where they came from, and notes on them."""
     vimeo = dataset == "Vimeo-90k"
-    recipe = protocol.septuplet_lr_recipe if vimeo else protocol.lr_recipe
-    recipe = "bd" if bd else recipe
+    recipe: Degradation = protocol.septuplet_lr_recipe if vimeo else protocol.lr_recipe
+    if bd:
+        recipe = "bd"
     lr = clip.read_lr(protocol.max_frames)
-    if lr is None:
+    if clip.lr is None or lr is None:
         made_by = "blur and decimation (BD)" if bd else f"imresize, recipe {recipe}"
         return make_lr(hr, recipe), made_by, []
     expected = (len(hr), *(size // SCALE for size in hr.shape[1:3]), 3)
