@@ -14,12 +14,12 @@ import d3dnet
 from d3dnet.commands.common import add_network_options, add_plan_options, one_line
 from d3dnet.errors import exit_code
 from d3dnet.network import MODES
+from d3dnet.video.names import is_hidden, looks_like_image, looks_like_video
 
 if TYPE_CHECKING:
     from d3dnet.job.workers import Workers
 
 ON_ERROR = ("fail", "conceal", "stop")
-VIDEOS = ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv .y4m"
 AT_ONCE = 8  # videos whose segments are handed out at the same time, at most
 
 
@@ -197,12 +197,9 @@ def _workers(options: argparse.Namespace) -> "AbstractContextManager[Workers | N
 
 def _videos(name: Path) -> list[Path]:
     """The videos in a folder; or what it is itself: a file, or a folder of images."""
-    from d3dnet.video.images import SUFFIXES
-
     files = sorted(name.iterdir()) if name.is_dir() else []
-    files = [file for file in files if not file.name.startswith(".")]
-    videos = [file for file in files if file.suffix.lower() in VIDEOS.split()]
-    images = [file for file in files if file.suffix.lower() in SUFFIXES]
+    files = [file for file in files if not is_hidden(file)]
+    videos, images = (list(filter(kind, files)) for kind in (looks_like_video, looks_like_image))
     if videos and images:
         raise ValueError(
             f"{name}: holds videos ({videos[0].name} ...) and images ({images[0].name} ...); name "
@@ -216,11 +213,11 @@ def _result_name(name: Path, alone: bool) -> str:
 
     That of its source, where it can hold what the encoders make.
     """
-    from d3dnet.video.images import DEFAULT_NAME, SUFFIXES
+    from d3dnet.video.images import DEFAULT_NAME
 
-    if name.is_file() and name.suffix.lower() in SUFFIXES:
+    if name.is_file() and looks_like_image(name):
         return f"{name.stem.replace('%', '')}.png"
-    if name.is_dir() or name.suffix.lower() in SUFFIXES:
+    if name.is_dir() or looks_like_image(name):
         return DEFAULT_NAME if alone else f"{name.stem.replace('%', '')}-{DEFAULT_NAME}"
     kept = name.suffix.lower() in (".mp4", ".m4v", ".mov", ".mkv", ".ts")
     return name.stem + (name.suffix if kept else ".mkv")

@@ -23,7 +23,6 @@ from pathlib import Path
 import numpy as np
 
 from d3dnet.datasets.frames import (
-    VIDEO_SUFFIXES,
     as_rgb,
     clip_name,
     frame_paths,
@@ -31,6 +30,7 @@ from d3dnet.datasets.frames import (
     read_clip,
 )
 from d3dnet.datasets.imresize import Degradation, degrade
+from d3dnet.video.names import VIDEO_SUFFIXES
 
 SEPTUPLET = 7  # frames of a clip of Vimeo-90k
 # Folder names, lower case, the usual first: ground truth, bicubic low resolution, and BD.
@@ -118,7 +118,7 @@ def find_clips(
     if not clips:
         raise FileNotFoundError(
             f"{folder}: no clips of {dataset} found; accepted are video files "
-            f"({', '.join(sorted(VIDEO_SUFFIXES))}), folders of frames, hr/ + lr_x4/, "
+            f"({', '.join(VIDEO_SUFFIXES)}), folders of frames, hr/ + lr_x4/, "
             "GT/ + BIx4/, truth/ + input4/, and sequences/ + sep_testlist.txt (see data/README.md)"
         )
     return clips

@@ -24,8 +24,6 @@ from tqdm import tqdm
 
 from d3dnet.datasets.benchmarks import BD_FOLDERS, HR_FOLDERS, LR_FOLDERS
 from d3dnet.datasets.frames import (
-    IMAGE_SUFFIXES,
-    VIDEO_SUFFIXES,
     as_rgb,
     clip_name,
     frame_paths,
@@ -35,6 +33,7 @@ from d3dnet.datasets.frames import (
 from d3dnet.datasets.imresize import SCALE, Degradation, degrade, imresize
 from d3dnet.datasets.luma import store_luma
 from d3dnet.datasets.stills import clip_of_still
+from d3dnet.video.names import looks_like_image, looks_like_video
 
 STILLS_FOLDER = "stills"
 _CACHE_FORMAT = 3  # another one when clips of the same file come out otherwise
@@ -84,9 +83,9 @@ def find_sources(root: Path) -> list[Path]:
         hidden = any(part.startswith(".") for part in inside)
         if hidden or not path.is_file() or set(inside) & {*LR_FOLDERS, *BD_FOLDERS}:
             continue
-        if path.suffix.lower() in VIDEO_SUFFIXES:
+        if looks_like_video(path):
             sources.add(path)
-        elif path.suffix.lower() in IMAGE_SUFFIXES:
+        elif looks_like_image(path):
             still = path.parent == root or STILLS_FOLDER in inside
             sources.add(path if still else path.parent)
     if not sources:
@@ -157,7 +156,7 @@ def _name(source: Path) -> str:
 
 
 def _rgb_frames(source: Path, still_frames: int) -> Iterator[np.ndarray]:
-    if source.suffix.lower() in IMAGE_SUFFIXES and source.is_file():
+    if looks_like_image(source) and source.is_file():
         seed = int.from_bytes(hashlib.sha256(source.name.encode()).digest()[:8], "little")
         still = as_rgb(read_image(source))
         yield from clip_of_still(still, still_frames, np.random.default_rng(seed))

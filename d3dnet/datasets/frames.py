@@ -10,12 +10,7 @@ import av
 import cv2
 import numpy as np
 
-IMAGE_SUFFIXES = {".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg", ".webp"}
-# What a file in a folder of clips is called when it is one; ffmpeg finds out what is in it.
-VIDEO_SUFFIXES = set(
-    ".264 .265 .3gp .asf .avi .dv .flv .gif .h264 .h265 .hevc .ivf .m2ts .m2v .m4v .mkv .mov .mp4 "
-    ".mpeg .mpg .mts .mxf .nut .obu .ogv .rm .ts .vob .webm .wmv .y4m".split()
-)
+from d3dnet.video.names import is_hidden, looks_like_image, looks_like_video, natural_order
 
 
 def read_clip(source: str | os.PathLike[str], limit: int | None = None) -> np.ndarray:
@@ -60,15 +55,14 @@ def frame_paths(folder: Path) -> list[Path]:
     Raises:
         ValueError: when the folder mixes several numbered series ("sr_y_01.png", "sr_rgb_01.png").
     """
-    paths = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
-    paths = [path for path in paths if not path.name.startswith(".")]
+    paths = [path for path in folder.iterdir() if looks_like_image(path) and not is_hidden(path)]
     series = {re.sub(r"\d+$", "", path.stem) for path in paths}
     if len(paths) > 1 and 1 < len(series) < len(paths):
         raise ValueError(
             f"{folder}: holds several series of frames ({', '.join(sorted(series))}); "
             "accepted is one: move the others out"
         )
-    return sorted(paths, key=_natural_order)
+    return sorted(paths, key=natural_order)
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -89,18 +83,13 @@ def as_rgb(frames: np.ndarray) -> np.ndarray:
 def is_clip(path: Path) -> bool:
     """Whether a path is a video file or a folder with images directly in it."""
     if path.is_dir():
-        return any(child.suffix.lower() in IMAGE_SUFFIXES for child in path.iterdir())
-    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
+        return any(map(looks_like_image, path.iterdir()))
+    return looks_like_video(path) and not is_hidden(path)
 
 
 def clip_name(path: Path) -> str:
     """The name of the clip at a path: a folder's name, or a file's without its suffix."""
     return path.name if path.is_dir() else path.stem
-
-
-def _natural_order(path: Path) -> list[tuple[int, int | str]]:
-    parts = re.split(r"(\d+)", path.stem.lower())
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in parts if part]
 
 
 def _read_video(path: Path) -> Iterator[np.ndarray]:

@@ -6,8 +6,6 @@ widened by 1/scale when shrinking (antialiasing), symmetric borders, rows before
 BD is a Gaussian blur (sigma 1.6, 13 taps, symmetric borders), of which every 4th pixel is kept, the
 first one first, as by DUF and by the D3Dnet authors' group. (BasicVSR's has 12 taps and so other
 pixel centres.)
-
-`imresize_torch` has the same on tensors, on any device.
 """
 
 from functools import lru_cache
@@ -15,20 +13,14 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from d3dnet.video.resample import keys_cubic
+
 Recipe = Literal["double", "uint8"]
 Degradation = Literal["double", "uint8", "bd"]
 DEGRADATIONS: tuple[Degradation, ...] = get_args(Degradation)
 SCALE = 4
 BD_SIGMA = 1.6
 BD_RADIUS = 6
-
-
-def _cubic(x: np.ndarray) -> np.ndarray:
-    """Keys' cubic convolution kernel, a = -0.5."""
-    x = np.abs(x)
-    near = 1.5 * x**3 - 2.5 * x**2 + 1
-    far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
-    return np.where(x <= 1, near, np.where(x <= 2, far, 0.0))
 
 
 @lru_cache(maxsize=64)
@@ -41,7 +33,7 @@ def resize_taps(size: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
     centre = np.arange(1, out_size + 1) / scale + 0.5 * (1 - 1 / scale)
     left = np.floor(centre - width / 2)
     index = left[:, None] + np.arange(int(np.ceil(width)) + 2)
-    weight = stretch * _cubic(stretch * (centre[:, None] - index))
+    weight = stretch * keys_cubic(stretch * (centre[:, None] - index))
     weight /= weight.sum(axis=1, keepdims=True)
     used = np.any(weight != 0, axis=0)
     return _mirrored(index[:, used].astype(np.int64) - 1, size), weight[:, used]

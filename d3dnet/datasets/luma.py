@@ -36,8 +36,8 @@ def luma(rgb: np.ndarray) -> np.ndarray:
 def store_luma(rgb: np.ndarray) -> np.ndarray:
     """Luma of (..., 3) uint8 RGB as it is stored: (...) uint16 in 1/256 of a code value.
 
-    >>> store_luma(np.array([0, 255, 0], np.uint8))
-    37006
+    >>> store_luma(np.array([[0, 255, 0]], np.uint8))
+    array([37006], dtype=uint16)
     """
     return np.round(LUMA_STEPS * luma(rgb)).astype(np.uint16)
 

@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from d3dnet.video.resample import Grid, resample_chroma, resample_luma
+from d3dnet.video.resample import Grid, keys_cubic, resample_chroma, resample_luma
 
 SCALE = 4
 LUMA_BLACK, LUMA_SPAN = 16.0, 219.0  # limited range, in 8-bit code values
@@ -238,20 +238,13 @@ def _enlarge_axis(
 
     for p in phase:
         start = before + first[p]
-        weights = _cubic_weights(position[p] - np.floor(position[p]))
+        fraction = position[p] - np.floor(position[p])  # past the second of four neighbours
+        weights = keys_cubic(fraction - np.arange(-1.0, 3.0)).astype(np.float32)
         result[along(p, None, factor)] = sum(
             weight * padded[along(start + tap, start + tap + length)]
             for tap, weight in enumerate(weights)
         )
     return result[along(0, size)]
-
-
-def _cubic_weights(fraction: float) -> np.ndarray:
-    """Weights of the four neighbours of a point `fraction` past the second (Keys, a = −½)."""
-    distance = np.abs(fraction - np.array([-1.0, 0.0, 1.0, 2.0]))
-    near = (1.5 * distance - 2.5) * distance**2 + 1
-    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
-    return np.where(distance <= 1, near, far).astype(np.float32)
 
 
 def _top(depth: int) -> np.float32:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from d3dnet.errors import InputError
+from d3dnet.video.names import IMAGE_SUFFIXES, is_hidden, looks_like_image, natural_order
 
-# What is read; what is written, and FFmpeg's encoder of it.
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+# What is written, and FFmpeg's encoder of it.
 ENCODERS = {".png": "png", ".tif": "tiff", ".tiff": "tiff", ".bmp": "bmp"}
 ALONE = (".png", ".tif", ".tiff")  # of these a result may be one; segments cannot hold others
 NUMBER = re.compile(r"%0?(\d*)d")
@@ -27,9 +27,9 @@ def image_files(name: str | os.PathLike[str]) -> list[Path] | None:
     """
     path = Path(os.path.abspath(name))
     if path.is_dir():
-        files = [file for file in path.iterdir() if file.suffix.lower() in SUFFIXES]
-        files = [file for file in files if not file.name.startswith(".")]  # as macOS leaves them
-    elif path.exists() or path.suffix.lower() not in SUFFIXES:
+        files = [file for file in path.iterdir() if looks_like_image(file)]
+        files = [file for file in files if not is_hidden(file)]
+    elif path.exists() or not looks_like_image(path):
         return None
     elif NUMBER.search(path.name):
         before, after = (re.escape(part) for part in _parts(path.name))
@@ -41,11 +41,11 @@ def image_files(name: str | os.PathLike[str]) -> list[Path] | None:
     else:
         return None
     if not files:
-        raise InputError(f"{path}: no images there; accepted are {' '.join(SUFFIXES)}")
+        raise InputError(f"{path}: no images there; accepted are {' '.join(IMAGE_SUFFIXES)}")
     kinds = sorted({file.suffix.lower() for file in files})
     if len(kinds) > 1:
         raise InputError(f"{path}: images of several kinds ({' '.join(kinds)}); name one of them")
-    return sorted(files, key=_order)
+    return sorted(files, key=natural_order)
 
 
 def is_image(path: Path) -> bool:
@@ -86,7 +86,3 @@ def _any(pattern: Path) -> bool:
 def _parts(name: str) -> tuple[str, str]:
     found = NUMBER.search(name)
     return name[: found.start()], name[found.end() :]
-
-
-def _order(path: Path) -> list[tuple[int, str]]:
-    return [(int(t), "") if t.isdigit() else (-1, t) for t in re.split(r"(\d+)", path.name)]

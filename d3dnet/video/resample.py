@@ -54,7 +54,7 @@ def _resample_axis(
     """Samples at `position` along `axis`, with the cubic `stretch` times wider."""
     first = np.ceil(position - 2 * stretch).astype(int)
     taps = first[:, None] + np.arange(int(4 * stretch) + 1)
-    weights = _cubic(np.abs(taps - position[:, None]) / stretch)
+    weights = keys_cubic((taps - position[:, None]) / stretch)
     weights /= weights.sum(axis=1, keepdims=True)
     taps = taps.clip(0, plane.shape[axis] - 1)
     along = (slice(None), None) if axis == 0 else (None, slice(None))
@@ -65,7 +65,13 @@ def _resample_axis(
     )
 
 
-def _cubic(distance: np.ndarray) -> np.ndarray:
-    near = (1.5 * distance - 2.5) * distance**2 + 1
-    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
-    return np.where(distance <= 1, near, np.where(distance < 2, far, 0))
+def keys_cubic(x: np.ndarray) -> np.ndarray:
+    """Keys' cubic convolution kernel, a = −½, as MATLAB's ``imresize`` writes it.
+
+    >>> keys_cubic(np.array([0, 0.5, -1, 1.5, 3]))
+    array([ 1.    ,  0.5625,  0.    , -0.0625,  0.    ])
+    """
+    x = np.abs(x)
+    near = 1.5 * x**3 - 2.5 * x**2 + 1
+    far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+    return np.where(x <= 1, near, np.where(x <= 2, far, 0.0))
