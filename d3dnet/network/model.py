@@ -245,9 +245,9 @@ class D3Dnet(nn.Module):
             One (1, scale h, scale w) float32 frame for each input frame, at most
             ``temporal_radius + chunk`` frames behind the input.
         """
-        from d3dnet.network.streaming import Stream, stream
+        from d3dnet.network.streaming import Stream, same_size, stream
 
-        return stream(Stream(self), frames, chunk)
+        return stream(Stream(self), same_size(frames), chunk)
 
     # The parts that the three forms share.
 

@@ -169,10 +169,10 @@ class Windows:
 
 
 def stream(feed: Feed, frames: Iterable[Tensor], chunk: int = 8) -> Iterator[Tensor]:
-    """Send (1, h, w) frames through `feed`, `chunk` at a time. See `D3Dnet.stream`."""
+    """Send frames of one size through `feed`, `chunk` at a time. See `D3Dnet.stream`."""
     if chunk < 1:
         raise ValueError(f"chunk: got {chunk}; accepted is a number of frames from 1 up")
-    frames = same_size(frames)
+    frames = iter(frames)
     while group := list(islice(frames, chunk)):
         yield from feed.feed(torch.stack(group, 1)[None])
     yield from feed.finish()

@@ -1,0 +1,282 @@
+"""Motion-guided D3D: a deformable 3-D convolution whose taps follow what moves.
+
+D3D (Ying et al., 2020) learns its offsets from nothing. Here the offset of a tap is the motion to
+its frame (`motion.py`), found at the tap's own place, and its modulation the confidence in it (as
+DCNv2 has one; Zhu et al., 2019). That is what first aligning each neighbouring frame, then
+convolving plainly, computes: the same sum at a ninth of the sampling, and the convolution is the
+library's.
+Chan et al., "Understanding Deformable Alignment in Video Super-Resolution" (AAAI 2021) show why
+offsets that begin with motion are the ones that can be learned.
+
+`GuidedD3Dnet` is D3Dnet's body of such layers. Its frames are guided ones (`motion.py`).
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from d3dnet.network import motion
+from d3dnet.network.model import ResBlock, leaky_relu
+
+
+def align(features: Tensor, way: Tensor) -> Tensor:
+    """What a neighbouring frame shows at this frame's pixels.
+
+    Args:
+        features: (N, C, h, w) of the neighbour.
+        way: (N, 3, h, w) rows and columns to it, in pixels, and the confidence.
+
+    Returns:
+        (N, C, h, w): features at p + way(p), bilinear, zero outside, times the confidence.
+    """
+    height, width = features.shape[2:]
+    rows = torch.arange(height, device=way.device)[:, None] + way[:, 0]
+    columns = torch.arange(width, device=way.device) + way[:, 1]
+    place = torch.stack([(2 * columns + 1) / width - 1, (2 * rows + 1) / height - 1], -1)
+    moved = F.grid_sample(features, place.to(features.dtype), align_corners=False)
+    return moved * way[:, 2:].to(features.dtype)
+
+
+class GuidedD3D(nn.Module):
+    """Deformable 3x3x3 convolution whose taps follow the motion to the neighbouring frames.
+
+    Args:
+        channels: of the input and, unless ``outputs`` says otherwise, the output.
+        near: channels that are taken of the neighbouring frames, the first ones.
+        outputs: channels of the output.
+    """
+
+    def __init__(self, channels: int, near: int, outputs: int | None = None) -> None:
+        super().__init__()
+        outputs = outputs or channels
+        self.near = near
+        # Inputs: this frame's, then those of the frame before, then of the frame after.
+        self.weight = nn.Parameter(torch.empty(outputs, channels + 2 * near, 3, 3))
+        self.bias = nn.Parameter(torch.empty(outputs))
+
+    def forward(
+        self, own: Tensor, before: Tensor | None, after: Tensor | None, ways: Tensor
+    ) -> Tensor:
+        """Features of frames and of their neighbours -> features of the frames.
+
+        Args:
+            own: (N, C, h, w) of N frames.
+            before, after: the same of their neighbours, in place, not aligned; None: zeros.
+            ways: (N, 6, h, w) the motion to the frame before, and to the one after.
+        """
+        parts = [own]
+        for neighbour, way in ((before, ways[:, :3]), (after, ways[:, 3:])):
+            if neighbour is None:
+                parts.append(own.new_zeros(()).expand(len(own), self.near, *own.shape[2:]))
+            else:
+                parts.append(align(neighbour[:, : self.near], way))
+        joined = torch.cat(parts, 1).contiguous(memory_format=torch.channels_last)
+        return F.conv2d(joined, self.weight, self.bias, padding=1)
+
+
+class GuidedResD3D(nn.Module):
+    """Residual block: guided D3D, LeakyReLU, a second layer, + input.
+
+    The second layer is guided too (as published), or sees its own frame alone, for a third of the
+    work.
+    """
+
+    def __init__(self, channels: int, near: int, both: bool) -> None:
+        super().__init__()
+        self.dcn0 = GuidedD3D(channels, near)
+        second = GuidedD3D(channels, near) if both else nn.Conv2d(channels, channels, 3, padding=1)
+        self.dcn1: GuidedD3D | nn.Conv2d = second
+
+
+class GuidedD3Dnet(nn.Module):
+    """Video super-resolution with motion-guided deformable 3-D convolution.
+
+    The body is D3Dnet's: a first layer, residual D3D blocks, a bottleneck that joins a window of
+    frames, residual 2-D blocks, sub-pixel convolution. All that looks at neighbouring frames
+    follows their motion.
+
+    Args:
+        scale: enlargement in height and width.
+        channels: feature channels C of every layer.
+        near: channels of neighbouring frames that a D3D layer takes, at most C.
+        resd3d_blocks: number of residual D3D blocks.
+        both: whether both layers of such a block are guided, or the first one alone.
+        res_blocks: number of residual 2-D blocks.
+        window: frames that the bottleneck joins, odd; 1: no bottleneck.
+
+    >>> network = GuidedD3Dnet(channels=8, near=4, resd3d_blocks=1, res_blocks=1)
+    >>> network.forward_sequence(torch.rand(1, 1, 5, 12, 16)).shape
+    torch.Size([1, 1, 5, 48, 64])
+    """
+
+    def __init__(
+        self,
+        scale: int = 4,
+        channels: int = 48,
+        near: int = 24,
+        resd3d_blocks: int = 5,
+        both: bool = False,
+        res_blocks: int = 2,
+        window: int = 1,
+    ) -> None:
+        super().__init__()
+        if window < 1 or window % 2 == 0:
+            raise ValueError(f"window: got {window}; accepted is an odd number of frames")
+        if not 1 <= near <= channels:
+            raise ValueError(f"near: got {near}; accepted are 1 to {channels} channels")
+        self.scale, self.channels, self.near, self.both = scale, channels, near, both
+        self.window = window
+        self.input = GuidedD3D(1, 1, channels)
+        self.residual_layer = nn.ModuleList(
+            GuidedResD3D(channels, near, both) for _ in range(resd3d_blocks)
+        )
+        self.TA = nn.Conv2d(window * channels, channels, 1) if window > 1 else None
+        self.reconstruct = nn.Sequential(*(ResBlock(channels) for _ in range(res_blocks)))
+        self.upscale = nn.Conv2d(channels, scale**2, 3, padding=1)
+        self.metadata: dict[str, str] = {}
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Begin with each frame by itself, and with what interpolation gives."""
+        for layer in self.modules():
+            if isinstance(layer, GuidedD3D):
+                own = layer.weight.shape[1] - 2 * layer.near
+                bound = 1 / math.sqrt(9 * own)  # as PyTorch's convolutions
+                nn.init.zeros_(layer.weight)
+                nn.init.uniform_(layer.weight[:, :own], -bound, bound)
+                nn.init.uniform_(layer.bias, -bound, bound)
+        for block in [*self.residual_layer, *self.reconstruct]:
+            nn.init.normal_(block.dcn1.weight, std=0.02)
+        nn.init.normal_(self.upscale.weight, std=0.01)
+
+    @property
+    def temporal_radius(self) -> int:
+        """Frames on either side that one output frame depends on."""
+        layers = sum(isinstance(layer, GuidedD3D) for layer in self.modules())
+        return layers + self.window // 2
+
+    @property
+    def spatial_radius(self) -> int:
+        """Input pixels on every side that an output pixel depends on, motion apart."""
+        return 1 + 2 * len(self.residual_layer) + 2 * len(self.reconstruct) + 1 + 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Super-resolve the middle frame of a window.
+
+        Args:
+            x: (B, 1, T, h, w) luma in [0, 1], T odd; or guided frames (B, 7, T, h, w).
+
+        Returns:
+            (B, 1, scale h, scale w) luma, float32, not clipped.
+        """
+        return self.forward_sequence(x)[:, :, x.shape[2] // 2]
+
+    def forward_sequence(self, x: Tensor) -> Tensor:
+        """Super-resolve every frame of a clip at once.
+
+        Args:
+            x: (B, 1, T, h, w) luma in [0, 1], any T >= 1, whose motion is looked for here; or
+                guided frames (B, 7, T, h, w), see `d3dnet.network.motion`.
+
+        Returns:
+            (B, 1, T, scale h, scale w) luma, float32, not clipped.
+
+        Raises:
+            ValueError: another shape.
+        """
+        guided = self._guided_frames(x)
+        batch, length = guided.shape[0], guided.shape[2]
+        frames = guided.transpose(1, 2).flatten(0, 1)  # all frames of all clips: 2-D from here on
+        luma, ways = frames[:, :1], frames[:, 1:]
+
+        def convolve(layer: GuidedD3D, y: Tensor) -> Tensor:
+            near = y[:, : layer.near]
+            return layer(y, shifted(near, batch, -1), shifted(near, batch, 1), ways)
+
+        y = leaky_relu(convolve(self.input, luma.to(self.dtype)))
+        for block in self.residual_layer:
+            hidden = leaky_relu(convolve(block.dcn0, y))
+            second = block.dcn1
+            y = y + (convolve(second, hidden) if isinstance(second, GuidedD3D) else second(hidden))
+        if self.TA is not None:
+            y = self.bottleneck(self._windows(y, ways, batch))
+        return self.reconstruct_frames(y, luma).unflatten(0, (batch, length)).transpose(1, 2)
+
+    def stream(self, frames: Iterable[Tensor], chunk: int = 8) -> Iterator[Tensor]:
+        """Super-resolve a clip of any length in constant memory, as `forward_sequence` would.
+
+        Args:
+            frames: (1, h, w) luma frames in [0, 1], all of one size.
+            chunk: frames that are taken in together; the result does not depend on it.
+
+        Yields:
+            One (1, scale h, scale w) float32 frame for each input frame.
+        """
+        from d3dnet.network.guided_streaming import GuidedStream
+        from d3dnet.network.streaming import same_size, stream
+
+        return stream(GuidedStream(self), motion.guided(same_size(frames)), chunk)
+
+    # The parts that the forms share.
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return self.input.weight.dtype
+
+    def bottleneck(self, window: list[Tensor]) -> Tensor:
+        """Join the aligned features (N, C, h, w) of each frame of a window -> (N, C, h, w)."""
+        assert self.TA is not None
+        return self.TA(torch.cat(window, 1).contiguous(memory_format=torch.channels_last))
+
+    def reconstruct_frames(self, features: Tensor, luma: Tensor) -> Tensor:
+        """The 2-D part: features (N, C, h, w) and luma (N, 1, h, w) -> (N, 1, s h, s w)."""
+        detail = F.pixel_shuffle(self.upscale(self.reconstruct(features)), self.scale)
+        smooth = F.interpolate(
+            luma.float(), scale_factor=self.scale, mode="bilinear", align_corners=False
+        )
+        return smooth + detail.float()
+
+    def _windows(self, y: Tensor, ways: Tensor, batch: int) -> list[Tensor]:
+        """Features of the frames before, here and after, aligned."""
+        sides = []
+        for direction, first in ((-1, ways[:, :3]), (1, ways[:, 3:])):
+            way, aligned = first, []
+            for distance in range(1, self.window // 2 + 1):
+                if distance > 1:
+                    way = further(way, shifted(first, batch, direction * (distance - 1)))
+                aligned.append(align(shifted(y, batch, direction * distance), way))
+            sides.append(aligned)
+        return [*reversed(sides[0]), y, *sides[1]]
+
+    def _guided_frames(self, x: Tensor) -> Tensor:
+        if x.dim() != 5 or x.shape[1] not in (1, motion.CHANNELS) or not x.numel():
+            raise ValueError(
+                f"x: got shape {tuple(x.shape)}; accepted are luma (B, 1, T, h, w) and guided "
+                f"frames (B, {motion.CHANNELS}, T, h, w)"
+            )
+        return (motion.with_motion(x) if x.shape[1] == 1 else x).float()
+
+
+def shifted(y: Tensor, clips: int, distance: int) -> Tensor:
+    """At each frame (clips * T, C, h, w) the one so far behind it; zeros beyond a clip's ends."""
+    if distance == 0:
+        return y
+    frames = y.unflatten(0, (clips, -1))
+    zeros = torch.zeros_like(frames[:, : abs(distance)])
+    length = frames.shape[1]
+    if distance < 0:
+        frames = torch.cat([zeros, frames[:, :distance]], 1)
+    else:
+        frames = torch.cat([frames[:, distance:], zeros], 1)
+    return frames[:, :length].flatten(0, 1)
+
+
+def further(way: Tensor, on: Tensor) -> Tensor:
+    """A way (N, 3, h, w) to a neighbouring frame, and on from each of its pixels by its own way."""
+    certain = torch.ones_like(way[:, :1])
+    moved = align(on, torch.cat([way[:, :2], certain], 1))
+    return torch.cat([way[:, :2] + moved[:, :2], way[:, 2:] * moved[:, 2:]], 1)

@@ -1,0 +1,160 @@
+"""`GuidedD3Dnet.stream`: guided frames one by one through all layers, in constant memory.
+
+A layer that looks at neighbouring frames waits for the one after, and keeps the one before: nothing
+is computed twice. So each such layer is one frame behind the layer before it.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from d3dnet.network.guided import GuidedD3D, GuidedD3Dnet, GuidedResD3D, align, further
+from d3dnet.network.model import leaky_relu
+from d3dnet.network.motion import AFTER, BEFORE
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame on its way through the layers; each tensor is (1, channels, h, w).
+
+    Attributes:
+        luma: as it came.
+        ways: motion to the frame before, and to the one after.
+        features: what the last layer made of it.
+        skip: what a residual block adds in its end.
+    """
+
+    luma: Tensor
+    ways: Tensor
+    features: Tensor
+    skip: Tensor | None = None
+
+
+Compute = Callable[[Frame | None, Frame, Frame | None], Frame]
+
+
+class _Neighbours:
+    """A layer that is given each frame with those beside it: one frame behind."""
+
+    def __init__(self, compute: Compute) -> None:
+        self.compute = compute
+        self.before: Frame | None = None
+        self.now: Frame | None = None
+
+    def feed(self, after: Frame | None) -> Iterator[Frame]:
+        """The next frame (None: the clip has ended) -> the frame before it, if there is one."""
+        if self.now is not None:
+            yield self.compute(self.before, self.now, after)
+        self.before, self.now = self.now, after
+
+
+class _Window:
+    """The bottleneck: each frame with the aligned features of `radius` frames on either side."""
+
+    def __init__(self, network: GuidedD3Dnet) -> None:
+        self.network = network
+        self.radius = network.window // 2
+        self.frames: list[Frame | None] = [None] * self.radius  # before the one that is next
+
+    def feed(self, frame: Frame | None) -> Iterator[Frame]:
+        """The next frame, or None after the last one, as often as there are frames to come."""
+        self.frames.append(frame)
+        if len(self.frames) <= 2 * self.radius:
+            return
+        if (middle := self.frames[self.radius]) is not None:
+            yield replace(middle, features=self.network.bottleneck(self._aligned(middle)))
+        self.frames.pop(0)
+
+    def _aligned(self, middle: Frame) -> list[Tensor]:
+        sides = []
+        for direction, part in ((-1, slice(0, 3)), (1, slice(3, 6))):
+            way, side = middle.ways[:, part], []
+            for distance in range(1, self.radius + 1):
+                other = self.frames[self.radius + direction * distance]
+                if other is None:
+                    side.append(torch.zeros_like(middle.features))
+                    continue
+                side.append(align(other.features, way))
+                way = further(way, other.ways[:, part])
+            sides.append(side)
+        return [*reversed(sides[0]), middle.features, *sides[1]]
+
+
+class GuidedStream:
+    """The sequence form, fed piece by piece.
+
+    Args:
+        network: the network.
+        skip: so many frames at the beginning are not put out (nor reconstructed), as their past
+            is not the clip's.
+    """
+
+    def __init__(self, network: GuidedD3Dnet, skip: int = 0) -> None:
+        self.network = network
+        self.radius = network.temporal_radius
+        self._skip = skip
+        self._stages: list[_Neighbours | _Window] = [_Neighbours(_first(network.input))]
+        for block in network.residual_layer:
+            self._stages += map(_Neighbours, _of_block(block))
+        if network.window > 1:
+            self._stages.append(_Window(network))
+
+    @torch.no_grad()
+    def feed(self, x: Tensor) -> Iterator[Tensor]:
+        """(1, 7, n, h, w), the next n guided frames -> the (1, s h, s w) frames now complete."""
+        for guided in x.to(self.network.input.weight.device, torch.float32).unbind(2):
+            ways = torch.cat([guided[:, BEFORE], guided[:, AFTER]], 1)
+            luma = guided[:, :1]
+            frame = Frame(luma, ways, luma.to(self.network.dtype))
+            yield from self._through(0, frame)
+
+    @torch.no_grad()
+    def finish(self) -> Iterator[Tensor]:
+        """The frames still to come; nothing may be fed afterwards."""
+        for index, stage in enumerate(self._stages):
+            for _ in range(stage.radius if isinstance(stage, _Window) else 1):
+                for frame in stage.feed(None):
+                    yield from self._through(index + 1, frame)
+
+    def _through(self, index: int, frame: Frame) -> Iterator[Tensor]:
+        """A frame through the stages from `index` on."""
+        if index < len(self._stages):
+            for result in self._stages[index].feed(frame):
+                yield from self._through(index + 1, result)
+        elif self._skip:
+            self._skip -= 1
+        else:
+            yield self.network.reconstruct_frames(frame.features, frame.luma)[0]
+
+
+def _convolve(layer: GuidedD3D, before: Frame | None, now: Frame, after: Frame | None) -> Tensor:
+    near = [None if frame is None else frame.features for frame in (before, after)]
+    return layer(now.features, *near, now.ways)
+
+
+def _first(layer: GuidedD3D) -> Compute:
+    def compute(before: Frame | None, now: Frame, after: Frame | None) -> Frame:
+        return replace(now, features=leaky_relu(_convolve(layer, before, now, after)))
+
+    return compute
+
+
+def _of_block(block: GuidedResD3D) -> list[Compute]:
+    """A residual block as one stage, or two where both of its layers look at neighbours."""
+    second = block.dcn1
+
+    def begin(before: Frame | None, now: Frame, after: Frame | None) -> Frame:
+        hidden = leaky_relu(_convolve(block.dcn0, before, now, after))
+        return replace(now, features=hidden, skip=now.features)
+
+    def end(before: Frame | None, now: Frame, after: Frame | None) -> Frame:
+        assert isinstance(second, GuidedD3D) and now.skip is not None
+        return replace(now, features=_convolve(second, before, now, after) + now.skip, skip=None)
+
+    def alone(before: Frame | None, now: Frame, after: Frame | None) -> Frame:
+        hidden = begin(before, now, after).features
+        return replace(now, features=second(hidden) + now.features)
+
+    return [begin, end] if isinstance(second, GuidedD3D) else [alone]

@@ -1,0 +1,157 @@
+"""Motion-guided D3D: the forms agree, and it is the deformable convolution that it claims to be."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from d3dnet.network.guided import GuidedD3D, GuidedD3Dnet, align, further
+from d3dnet.network.motion import with_motion
+from d3dnet.ops import deform_conv3d
+
+NETWORKS = {
+    "the first layer of a block guided": {"near": 3},
+    "both layers guided, and a bottleneck": {"near": 6, "both": True, "window": 5},
+}
+
+
+@pytest.fixture(params=NETWORKS, scope="module")
+def network(request) -> GuidedD3Dnet:
+    torch.manual_seed(0)
+    model = GuidedD3Dnet(channels=6, resd3d_blocks=2, res_blocks=1, **NETWORKS[request.param])
+    for weight in model.parameters():
+        weight.data += 0.1 * torch.randn_like(weight)
+    return model.eval().requires_grad_(False)
+
+
+def moving_clip(frames: int, height: int = 24, width: int = 28) -> Tensor:
+    """A square that moves fast over a ground that drifts: (1, 1, T, h, w)."""
+    torch.manual_seed(3)
+    ground = F.interpolate(torch.rand(1, 1, 16, 24), scale_factor=4, mode="bicubic").clamp(0, 1)
+    square = torch.rand(8, 8)
+    clip = torch.stack([ground[0, 0, 2 : 2 + height, t : t + width] for t in range(frames)])
+    for t in range(frames):
+        x = (3 * t) % (width - 8)
+        clip[t, 6:14, x : x + 8] = square
+    return clip[None, None]
+
+
+def random_ways(count: int, height: int, width: int, reach: float) -> Tensor:
+    ways = (2 * torch.rand(count, 6, height, width) - 1) * reach
+    ways[:, 2::3] = torch.rand(count, 2, height, width)
+    return ways
+
+
+def test_it_is_a_modulated_d3d_whose_tap_offsets_are_the_motion_at_their_own_places():
+    torch.manual_seed(1)
+    channels, height, width = 4, 9, 11
+    layer = GuidedD3D(channels, channels)
+    torch.nn.init.normal_(layer.weight)
+    torch.nn.init.normal_(layer.bias)
+    frames = torch.randn(1, channels, 3, height, width)
+    ways = random_ways(1, height, width, 3.0)
+    found = layer(frames[:, :, 1], frames[:, :, 0], frames[:, :, 2], ways)
+
+    own, before, after = layer.weight.split(channels, 1)
+    weight = torch.stack([before, own, after], 2)
+    still = torch.cat([torch.zeros(1, 2, height, width), torch.ones(1, 1, height, width)], 1)
+    planes = torch.stack([ways[:, :3], still, ways[:, 3:]], 1)[0]  # t, (y, x, confidence), h, w
+    # At tap k of the pixel p: the plane's value at p + k, and nothing outside.
+    taps = F.unfold(planes, 3, padding=1).view(3, 3, 9, height, width)
+    offset = taps[:, :2].transpose(1, 2).reshape(1, 54, 1, height, width)
+    mask = taps[:, 2].reshape(1, 27, 1, height, width)
+    wanted = deform_conv3d(
+        frames, offset, weight, layer.bias, padding=(0, 1, 1), dims="HW", mask=mask
+    )
+    assert (found - wanted[:, :, 0]).abs().max() < 1e-4
+
+
+def test_aligning_along_whole_pixels_copies_them():
+    features = torch.randn(1, 2, 6, 8)
+    way = torch.zeros(1, 3, 6, 8)
+    way[:, 0], way[:, 1], way[:, 2] = 1, -2, 0.5
+    found = align(features, way)
+    assert torch.allclose(found[:, :, :-1, 2:], 0.5 * features[:, :, 1:, :-2], atol=1e-5)
+    assert found[:, :, -1].abs().max() == 0
+    assert found[:, :, :, :2].abs().max() == 0
+
+
+def test_a_way_of_two_steps_ends_where_the_second_step_ends():
+    way = torch.tensor([1.0, 0.0, 0.5]).view(1, 3, 1, 1).expand(1, 3, 6, 8)
+    on = torch.tensor([0.0, 2.0, 0.5]).view(1, 3, 1, 1).expand(1, 3, 6, 8)
+    inside = further(way, on)[..., :-1, :-2]
+    assert torch.allclose(inside, torch.tensor([1.0, 2.0, 0.25]).view(1, 3, 1, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 9])
+@pytest.mark.parametrize("chunk", [1, 4, 50])
+def test_a_stream_equals_the_whole_sequence_whatever_the_chunk(network, frames, chunk):
+    clip = moving_clip(frames)
+    whole = network.forward_sequence(clip)[0].transpose(0, 1)
+    streamed = torch.stack(list(network.stream(clip[0].transpose(0, 1), chunk=chunk)))
+    assert streamed.shape == (frames, 1, 96, 112)
+    assert (streamed - whole).abs().max() < 1e-5
+
+
+def test_a_bfloat16_stream_stays_within_one_code_value_of_the_whole_sequence(network):
+    clip = moving_clip(6)
+    model = GuidedD3Dnet(
+        channels=6,
+        near=network.near,
+        resd3d_blocks=2,
+        both=network.both,
+        res_blocks=1,
+        window=network.window,
+    )
+    model.load_state_dict(network.state_dict())
+    model = model.bfloat16().requires_grad_(False)
+    whole = model.forward_sequence(clip)[0].transpose(0, 1)
+    streamed = torch.stack(list(model.stream(clip[0].transpose(0, 1))))
+    assert (streamed - whole).abs().max() < 1 / 255
+
+
+def test_a_frame_depends_on_frames_within_the_temporal_radius_and_no_further(network):
+    clip = with_motion(moving_clip(2 * network.temporal_radius + 3))
+    middle = clip.shape[2] // 2
+    before = network.forward_sequence(clip)[:, :, middle]
+    for distance, changes in (
+        (network.temporal_radius, True),
+        (network.temporal_radius + 1, False),
+    ):
+        other = clip.clone()
+        other[:, 0, middle + distance] += 0.5
+        moved = (network.forward_sequence(other)[:, :, middle] - before).abs().max()
+        assert (moved > 0) == changes
+
+
+def test_motion_that_is_given_is_the_motion_that_is_found(network):
+    clip = moving_clip(4)
+    assert torch.equal(network.forward_sequence(clip), network.forward_sequence(with_motion(clip)))
+
+
+def test_copies_of_a_frame_shown_as_still_are_one_picture_in_their_middle(network):
+    clip = moving_clip(1).expand(-1, -1, 2 * network.temporal_radius + 3, -1, -1)
+    found = network.forward_sequence(clip)
+    middle = clip.shape[2] // 2
+    assert (found[:, :, middle] - found[:, :, middle - 1]).abs().max() < 1e-5
+
+
+def test_gradients_reach_every_weight():
+    model = GuidedD3Dnet(channels=4, near=2, resd3d_blocks=1, both=True, res_blocks=1, window=3)
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight, std=0.2)
+    model.forward_sequence(moving_clip(5)).square().mean().backward()
+    for name, weight in model.named_parameters():
+        assert weight.grad is not None and weight.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 4, 8, 8), (1, 1, 8, 8), (1, 1, 0, 8, 8)])
+def test_another_shape_is_refused(network, shape):
+    with pytest.raises(ValueError, match=r"accepted are luma \(B, 1, T, h, w\)"):
+        network.forward_sequence(torch.rand(shape))
+
+
+@pytest.mark.parametrize("settings", [{"window": 2}, {"near": 0}, {"near": 9, "channels": 8}])
+def test_settings_that_make_no_network_are_refused(settings):
+    with pytest.raises(ValueError, match="got"):
+        GuidedD3Dnet(**settings)
