@@ -110,7 +110,7 @@ def guided(frames: Iterable[Tensor], workers: int = WORKERS) -> Iterator[Tensor]
         last: np.ndarray | None = None
         for frame in frames:
             luma = frame.detach().to("cpu", torch.float32)
-            codes = np.rint(luma[0].clamp(0, 1).numpy() * 255).astype(np.uint8)
+            codes = (luma[0].nan_to_num().clamp(0, 1) * 255).round().byte().numpy()
             way = None if last is None else pool.submit(pair_motion, last, codes)
             last = codes
             waiting.append((luma, way))
