@@ -102,7 +102,7 @@ class Scenes(Dataset[tuple[Tensor, Tensor]]):
 
         def middle(frame: np.ndarray) -> np.ndarray:
             y, x = ((size - SCALE * self.patch) // 2 for size in frame.shape)
-            return frame[y:: SCALE, x:: SCALE][: self.patch, : self.patch]
+            return frame[y::SCALE, x::SCALE][: self.patch, : self.patch]
 
         drawn = [draw() for _ in range(self.candidates)]
         return most_detailed(drawn, middle).astype(np.float32)
@@ -126,7 +126,10 @@ class Scenes(Dataset[tuple[Tensor, Tensor]]):
         """Cut a piece out of a still, and lay it over all frames where its path leads."""
         still = self._still(rng)
         size = [int(self.side * rng.uniform(0.25, 0.6)) for _ in range(2)]
-        corner = [int(rng.integers(max(1, have - own))) for have, own in zip(still.shape, size)]
+        corner = [
+            int(rng.integers(max(1, have - own)))
+            for have, own in zip(still.shape, size, strict=True)
+        ]
         piece = still[corner[0] :, corner[1] :][: size[0], : size[1]]
         shape = blob(piece.shape[0], piece.shape[1], rng)
         start = [rng.uniform(-0.2 * own, self.side - 0.8 * own) for own in piece.shape]
@@ -184,4 +187,6 @@ def _window(
     place[0, 2] = centre[1] - (c * half - s * half)
     place[1, 2] = centre[0] - (s * half + c * half)
     flags = cv2.INTER_LANCZOS4 | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(still, place, (side, side), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
+    return cv2.warpAffine(
+        still, place, (side, side), flags=flags, borderMode=cv2.BORDER_REFLECT_101
+    )

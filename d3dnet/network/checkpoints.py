@@ -23,10 +23,14 @@ from d3dnet.errors import CheckpointError, DeviceError
 from d3dnet.files import written_whole
 from d3dnet.network import PRECISIONS, bicubic
 from d3dnet.network.bicubic import Bicubic
+from d3dnet.network.guided import GuidedD3Dnet
 from d3dnet.network.model import D3Dnet
 
 BUNDLED = Path(__file__).parents[1] / "weights"
-ARCHITECTURE = "D3Dnet"
+ARCHITECTURES: dict[str, type[D3Dnet | GuidedD3Dnet]] = {
+    "D3Dnet": D3Dnet,
+    "GuidedD3Dnet": GuidedD3Dnet,
+}
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in PRECISIONS}
 
 
@@ -34,7 +38,7 @@ def load_model(
     name_or_path: str | os.PathLike[str] = "d3dnet",
     device: str | torch.device = "auto",
     precision: str = "auto",
-) -> D3Dnet | Bicubic:
+) -> D3Dnet | GuidedD3Dnet | Bicubic:
     """Load a network, ready to super-resolve.
 
     Args:
@@ -84,7 +88,7 @@ def save_weights(
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     hyperparameters = _hyperparameters(tensors, Path(path))
-    entries = {"architecture": ARCHITECTURE, **hyperparameters, **metadata}
+    entries = {"architecture": _architecture(tensors), **hyperparameters, **metadata}
     entries["sha256"] = tensors_sha256(tensors)
     text = {k: v if isinstance(v, str) else json.dumps(v) for k, v in entries.items()}
     with written_whole(Path(path)) as part:
@@ -171,9 +175,10 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise CheckpointError(
             f"{path}: not a readable safetensors file ({error}); it may be cut off: copy it again"
         ) from None
-    if metadata.get("architecture", ARCHITECTURE) != ARCHITECTURE:
+    if metadata.get("architecture", "D3Dnet") not in ARCHITECTURES:
         raise CheckpointError(
-            f"{path}: weights of {metadata['architecture']!r}; accepted are those of {ARCHITECTURE}"
+            f"{path}: weights of {metadata['architecture']!r}; accepted are those of "
+            f"{' and '.join(ARCHITECTURES)}"
         )
     if metadata.get("sha256", tensors_sha256(tensors)) != tensors_sha256(tensors):
         raise CheckpointError(
@@ -209,14 +214,22 @@ def _read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, {"source": path.name}
 
 
+def _architecture(tensors: Mapping[str, Any]) -> str:
+    """Which network the tensors are of: the first layer of the published one is in a sequence."""
+    return "GuidedD3Dnet" if "input.weight" in tensors else "D3Dnet"
+
+
 def _hyperparameters(tensors: Mapping[str, Any], path: Path) -> dict[str, int]:
-    """Constructor arguments of `D3Dnet` read off its tensors."""
+    """Constructor arguments of the network, read off its tensors."""
 
     def count(prefix: str) -> int:
         found = (re.match(rf"{prefix}\.(\d+)\.", name) for name in tensors)
         return 1 + max((int(match[1]) for match in found if match), default=-1)
 
+    blocks = {"resd3d_blocks": count("residual_layer"), "res_blocks": count("reconstruct")}
     try:
+        if _architecture(tensors) == "GuidedD3Dnet":
+            return {**_of_guided(tensors), **blocks}
         channels = tensors["input.0.weight"].shape[0]
         window = tensors["TA.weight"].shape[1] // channels
         scale = math.isqrt(tensors["upscale.0.weight"].shape[0] // channels)
@@ -226,19 +239,28 @@ def _hyperparameters(tensors: Mapping[str, Any], path: Path) -> dict[str, int]:
             f"{path}: not the weights of a D3Dnet (tensors found: {names} ...); accepted are files "
             "with input.0.weight, residual_layer.*, TA.*, reconstruct.*, upscale.*"
         ) from None
+    return {"scale": scale, "channels": channels, **blocks, "window": window}
+
+
+def _of_guided(tensors: Mapping[str, Any]) -> dict[str, int]:
+    """Constructor arguments of `GuidedD3Dnet`, but for its numbers of blocks."""
+    channels = tensors["input.weight"].shape[0]
+    first, second = (tensors[f"residual_layer.0.dcn{layer}.weight"] for layer in (0, 1))
+    window = tensors["TA.weight"].shape[1] // channels if "TA.weight" in tensors else 1
     return {
-        "scale": scale,
+        "scale": math.isqrt(tensors["upscale.weight"].shape[0]),
         "channels": channels,
-        "resd3d_blocks": count("residual_layer"),
-        "res_blocks": count("reconstruct"),
+        "near": (first.shape[1] - channels) // 2,
+        "both": second.shape[1] > channels,
         "window": window,
     }
 
 
-def _build(tensors: Mapping[str, Any], path: Path) -> D3Dnet:
+def _build(tensors: Mapping[str, Any], path: Path) -> D3Dnet | GuidedD3Dnet:
     with torch.device("meta"):
         try:
-            model = D3Dnet(**_hyperparameters(tensors, path))
+            network = ARCHITECTURES[_architecture(tensors)]
+            model = network(**_hyperparameters(tensors, path))
         except CheckpointError:
             raise
         except (ValueError, RuntimeError) as error:
