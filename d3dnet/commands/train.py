@@ -39,7 +39,9 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from d3dnet.training import load_config, train
+    from d3dnet.training.heap import keep_freed_memory
 
+    keep_freed_memory()
     path = train(load_config(options.config, options.settings), options.max_seconds)
     if os.environ.get("RANK", "0") == "0":
         print(path)

@@ -41,11 +41,16 @@ _CACHE_FORMAT = 3  # another one when clips of the same file come out otherwise
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip: ``hr`` (T, 4h, 4w) and ``lr`` (T, h, w), uint16 luma in 1/256 of a code value."""
+    """One clip: ``hr`` (T, 4h, 4w) and ``lr`` (T, h, w), uint16 luma in 1/256 of a code value.
+
+    ``motion`` (6, T, h, w) is that of ``lr`` to the frame before and to the one after, as
+    `d3dnet.network.motion` has it; None where it was not looked for.
+    """
 
     name: str
     hr: np.ndarray
     lr: np.ndarray
+    motion: np.ndarray | None = None
 
 
 class Clips(Protocol):

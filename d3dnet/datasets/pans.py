@@ -15,7 +15,7 @@ from torch import Tensor
 
 from d3dnet.datasets.clips import Clips
 from d3dnet.datasets.imresize import SCALE, Degradation, degrade
-from d3dnet.datasets.luma import LUMA_STEPS
+from d3dnet.datasets.luma import LUMA_STEPS, unit_luma
 from d3dnet.datasets.patches import Samples, as_sample, flip_and_transpose, most_detailed
 
 SPEED = (0.2, 4.0)  # of a pan, high-resolution pixels a frame
@@ -82,7 +82,8 @@ class Pans:
         codes = [np.round(window / LUMA_STEPS).astype(np.uint8) for window in windows]
         lr = np.stack([degrade(window, self.degradation)[inside_lr] for window in codes])
         hr = np.stack([window[inside] for window in windows])
-        return as_sample(flip_and_transpose((lr.astype(np.uint16) * LUMA_STEPS, hr), rng))
+        unit = unit_luma(lr.astype(np.uint16) * LUMA_STEPS)
+        return as_sample(flip_and_transpose((unit[None], hr[None]), rng))
 
 
 def pan(frames: int, room: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -107,23 +108,23 @@ def pan(frames: int, room: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return path
 
 
-class SomePans:
-    """Samples of which a share are pans, evenly spread over their numbers.
+class Mixed:
+    """Samples of which a share are of another kind, evenly spread over their numbers.
 
     Args:
-        samples, pans: two data sets; of both, sample ``index`` is taken at ``index`` or not at all.
-        share: of pans, 0 to 1.
+        samples, others: two data sets; of both, sample ``index`` is taken there or not at all.
+        share: of the others, 0 to 1.
     """
 
-    def __init__(self, samples: Samples, pans: Samples, share: float) -> None:
-        self.samples, self.pans, self.share = samples, pans, share
+    def __init__(self, samples: Samples, others: Samples, share: float) -> None:
+        self.samples, self.others, self.share = samples, others, share
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
-        is_pan = int((index + 1) * self.share) > int(index * self.share)
-        return (self.pans if is_pan else self.samples)[index]
+        is_other = int((index + 1) * self.share) > int(index * self.share)
+        return (self.others if is_other else self.samples)[index]
 
 
 class WithSingleFrames:

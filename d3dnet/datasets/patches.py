@@ -1,10 +1,11 @@
 """Random augmented patches of training clips, the same for any number of workers and resumes.
 
 A training set is a map-style data set over sample numbers without end: ``dataset[index]`` gives
-``lr`` (1, T, h, w) and ``hr`` (1, T, 4h, 4w), float32 luma in [0, 1]. All that is random about a
-sample (clip, place, augmentation) comes from a generator of its own, seeded with (seed, index), so
-that it matters neither which worker or process draws it nor what was drawn before. ``len`` is the
-number of samples in an epoch; indices go on beyond it.
+``lr`` (1, T, h, w) and ``hr`` (1, T, 4h, 4w), float32 luma in [0, 1]; of clips with motion, ``lr``
+is of guided frames (7, T, h, w; `d3dnet.network.motion`). All that is random about a sample (clip,
+place, augmentation) comes from a generator of its own, seeded with (seed, index), so that it
+matters neither which worker or process draws it nor what was drawn before. ``len`` is the number of
+samples in an epoch; indices go on beyond it.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +20,8 @@ from d3dnet.datasets.imresize import SCALE
 from d3dnet.datasets.luma import unit_luma
 
 Cuboid = tuple[slice, slice, slice]
-Pair = tuple[np.ndarray, np.ndarray]  # low and high resolution, stored luma
+# Frames as the network takes them (C, T, h, w), and stored luma (1, T, 4h, 4w).
+Pair = tuple[np.ndarray, np.ndarray]
 Place = TypeVar("Place")
 
 
@@ -148,7 +150,8 @@ def draw_patch(
         candidates, augment: as of `ClipPatches`.
 
     Returns:
-        lr (1, T, h, w) and hr (1, T, 4h, 4w), float32 luma in [0, 1].
+        lr (1, T, h, w), or guided frames (7, T, h, w) of clips with motion, and hr (1, T, 4h, 4w),
+        float32 luma in [0, 1].
     """
     places = []
     for _ in range(candidates):
@@ -156,18 +159,31 @@ def draw_patch(
         places.append((clip, _random_place(clip.lr.shape, size, rng)))
     clip, (t, y, x) = most_detailed(places, _middle)
     high = (slice(SCALE * side.start, SCALE * side.stop) for side in (y, x))
-    pair = (clip.lr[t, y, x], clip.hr[t, *high])
-    if augment:
-        if rng.random() < 0.5:
-            pair = (np.flip(pair[0], 0), np.flip(pair[1], 0))
-        pair = flip_and_transpose(pair, rng)
-    return as_sample(pair)
+    lr, hr = unit_luma(clip.lr[t, y, x])[None], clip.hr[None, t, *high]
+    if clip.motion is not None:
+        lr = np.concatenate([lr, _within(clip.motion[:, t, y, x])])
+    return as_sample(augmented((lr, hr), rng) if augment else (lr, hr))
+
+
+def augmented(pair: Pair, rng: np.random.Generator) -> Pair:
+    """Flip, transpose and reverse in time, each half of the time, both alike."""
+    lr, hr = pair
+    if rng.random() < 0.5:
+        lr, hr = reversed_in_time(lr), np.flip(hr, 1)
+    return flip_and_transpose((lr, hr), rng)
 
 
 def as_sample(pair: Pair) -> tuple[Tensor, Tensor]:
-    """Stored luma, (T, h, w) and (T, 4h, 4w), as the network takes it, with a channel axis."""
-    lr, hr = (torch.from_numpy(unit_luma(luma))[None] for luma in pair)
-    return lr, hr
+    """Low-resolution frames, and stored luma beside them, as the network takes them."""
+    lr, hr = pair
+    return torch.from_numpy(np.ascontiguousarray(lr)), torch.from_numpy(unit_luma(hr))
+
+
+def _within(motion: np.ndarray) -> np.ndarray:
+    """Motion (6, T, h, w) of a part of a clip: none beyond its ends."""
+    part: np.ndarray = motion.astype(np.float32)
+    part[:3, 0] = part[3:, -1] = 0
+    return part
 
 
 def _check_size(clip: Clip, size: tuple[int, int, int]) -> None:
@@ -207,11 +223,34 @@ def _middle(at: tuple[Clip, Cuboid]) -> np.ndarray:
 
 
 def flip_and_transpose(pair: Pair, rng: np.random.Generator) -> Pair:
-    """Flip (T, h, w) arrays either way and transpose them, each half of the time, both alike."""
+    """Flip (C, T, h, w) arrays either way and transpose them, each half of the time, both alike."""
     lr, hr = pair
-    for axis in (1, 2):
+    for axis in (2, 3):
         if rng.random() < 0.5:
-            lr, hr = np.flip(lr, axis), np.flip(hr, axis)
+            lr, hr = flipped(lr, axis), np.flip(hr, axis)
     if rng.random() < 0.5:
-        lr, hr = lr.transpose(0, 2, 1), hr.transpose(0, 2, 1)
+        lr, hr = transposed(lr), hr.swapaxes(2, 3)
     return lr, hr
+
+
+# What flips, transposition and time reversal do to guided frames (7, T, h, w), whose motion has
+# rows and columns, to the frame before and after; frames of luma alone have no motion to change.
+
+
+def flipped(lr: np.ndarray, axis: int) -> np.ndarray:
+    """Frames upside down (axis 2) or mirrored (axis 3)."""
+    signs = np.ones(len(lr), np.float32)
+    signs[axis - 1 :: 3] = -1  # rows are channels 1 and 4, columns 2 and 5
+    return np.flip(lr, axis) * signs[:, None, None, None]
+
+
+def transposed(lr: np.ndarray) -> np.ndarray:
+    """Frames with rows for columns."""
+    channels = [0, 2, 1, 3, 5, 4, 6] if len(lr) > 1 else [0]
+    return lr.swapaxes(2, 3)[channels]
+
+
+def reversed_in_time(lr: np.ndarray) -> np.ndarray:
+    """Frames from the last to the first."""
+    channels = [0, 4, 5, 6, 1, 2, 3] if len(lr) > 1 else [0]
+    return np.flip(lr, 1)[channels]

@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from d3dnet.datasets.clips import LUMA_STEPS, Clip, unit_luma
+from d3dnet.datasets.clips import Clip
 from d3dnet.datasets.imresize import SCALE, Degradation, degrade
-from d3dnet.datasets.patches import augmented, most_detailed
+from d3dnet.datasets.luma import LUMA_STEPS, unit_luma
+from d3dnet.datasets.patches import as_sample, augmented, most_detailed
 from d3dnet.network.motion import with_motion
 
 EDGE = 16  # low-resolution pixels around a patch, so that motion is seen as in a whole frame
@@ -32,7 +32,7 @@ PIECES = (0.45, 0.35, 0.2)  # how often there are none, one, two
 CODES = 255 * LUMA_STEPS
 
 
-class Scenes(Dataset[tuple[Tensor, Tensor]]):
+class Scenes:
     """Samples like those of `d3dnet.datasets.patches.ClipPatches`, each a scene made of stills.
 
     Args:
@@ -78,12 +78,12 @@ class Scenes(Dataset[tuple[Tensor, Tensor]]):
         hr = self._draw(rng)
         codes = [np.round(frame / LUMA_STEPS).astype(np.uint8) for frame in hr]
         lr = np.stack([degrade(frame, self.degradation) for frame in codes])
-        low = torch.from_numpy(lr.astype(np.float32) / 255)[None]
+        low = unit_luma(lr.astype(np.uint16) * LUMA_STEPS)[None]
         if self.guided:
-            low = with_motion(low[None])[0]
+            low = with_motion(torch.from_numpy(low)[None])[0].numpy()
         inside, inside_hr = slice(EDGE, -EDGE), slice(SCALE * EDGE, -SCALE * EDGE)
-        high = unit_luma(hr[None, :, inside_hr, inside_hr])
-        return augmented(low[:, :, inside, inside].numpy(), high, rng)
+        pair = low[:, :, inside, inside], hr[None, :, inside_hr, inside_hr]
+        return as_sample(augmented(pair, rng))
 
     def _draw(self, rng: np.random.Generator) -> np.ndarray:
         """(T, side, side) uint16 luma as it is stored."""

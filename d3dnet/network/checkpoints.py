@@ -246,13 +246,13 @@ def _of_guided(tensors: Mapping[str, Any]) -> dict[str, int]:
     """Constructor arguments of `GuidedD3Dnet`, but for its numbers of blocks."""
     channels = tensors["input.weight"].shape[0]
     first, second = (tensors[f"residual_layer.0.dcn{layer}.weight"] for layer in (0, 1))
-    window = tensors["TA.weight"].shape[1] // channels if "TA.weight" in tensors else 1
+    joined = tensors["TA.weight"].shape[1] // channels if "TA.weight" in tensors else 1
     return {
         "scale": math.isqrt(tensors["upscale.weight"].shape[0]),
         "channels": channels,
         "near": (first.shape[1] - channels) // 2,
         "both": second.shape[1] > channels,
-        "window": window,
+        "joined": joined,
     }
 
 

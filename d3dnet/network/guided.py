@@ -105,12 +105,19 @@ class GuidedD3Dnet(nn.Module):
         resd3d_blocks: number of residual D3D blocks.
         both: whether both layers of such a block are guided, or the first one alone.
         res_blocks: number of residual 2-D blocks.
-        window: frames that the bottleneck joins, odd; 1: no bottleneck.
+        joined: frames that the bottleneck joins, odd; 1: no bottleneck.
+
+    Attributes:
+        window: frames of a window, where each frame is to be made of a window alone.
+        metadata: of the file that its weights were read from.
 
     >>> network = GuidedD3Dnet(channels=8, near=4, resd3d_blocks=1, res_blocks=1)
     >>> network.forward_sequence(torch.rand(1, 1, 5, 12, 16)).shape
     torch.Size([1, 1, 5, 48, 64])
     """
+
+    smallest = 8  # rows and columns
+    window = 7
 
     def __init__(
         self,
@@ -120,20 +127,20 @@ class GuidedD3Dnet(nn.Module):
         resd3d_blocks: int = 5,
         both: bool = False,
         res_blocks: int = 2,
-        window: int = 1,
+        joined: int = 1,
     ) -> None:
         super().__init__()
-        if window < 1 or window % 2 == 0:
-            raise ValueError(f"window: got {window}; accepted is an odd number of frames")
+        if joined < 1 or joined % 2 == 0:
+            raise ValueError(f"joined: got {joined}; accepted is an odd number of frames")
         if not 1 <= near <= channels:
             raise ValueError(f"near: got {near}; accepted are 1 to {channels} channels")
         self.scale, self.channels, self.near, self.both = scale, channels, near, both
-        self.window = window
+        self.joined = joined
         self.input = GuidedD3D(1, 1, channels)
         self.residual_layer = nn.ModuleList(
             GuidedResD3D(channels, near, both) for _ in range(resd3d_blocks)
         )
-        self.TA = nn.Conv2d(window * channels, channels, 1) if window > 1 else None
+        self.TA = nn.Conv2d(joined * channels, channels, 1) if joined > 1 else None
         self.reconstruct = nn.Sequential(*(ResBlock(channels) for _ in range(res_blocks)))
         self.upscale = nn.Conv2d(channels, scale**2, 3, padding=1)
         self.metadata: dict[str, str] = {}
@@ -156,7 +163,7 @@ class GuidedD3Dnet(nn.Module):
     def temporal_radius(self) -> int:
         """Frames on either side that one output frame depends on."""
         layers = sum(isinstance(layer, GuidedD3D) for layer in self.modules())
-        return layers + self.window // 2
+        return layers + self.joined // 2
 
     @property
     def spatial_radius(self) -> int:
@@ -245,7 +252,7 @@ class GuidedD3Dnet(nn.Module):
         sides = []
         for direction, first in ((-1, ways[:, :3]), (1, ways[:, 3:])):
             way, aligned = first, []
-            for distance in range(1, self.window // 2 + 1):
+            for distance in range(1, self.joined // 2 + 1):
                 if distance > 1:
                     way = further(way, shifted(first, batch, direction * (distance - 1)))
                 aligned.append(align(shifted(y, batch, direction * distance), way))

@@ -55,7 +55,7 @@ class _Window:
 
     def __init__(self, network: GuidedD3Dnet) -> None:
         self.network = network
-        self.radius = network.window // 2
+        self.radius = network.joined // 2
         self.frames: list[Frame | None] = [None] * self.radius  # before the one that is next
 
     def feed(self, frame: Frame | None) -> Iterator[Frame]:
@@ -98,7 +98,7 @@ class GuidedStream:
         self._stages: list[_Neighbours | _Window] = [_Neighbours(_first(network.input))]
         for block in network.residual_layer:
             self._stages += map(_Neighbours, _of_block(block))
-        if network.window > 1:
+        if network.joined > 1:
             self._stages.append(_Window(network))
 
     @torch.no_grad()

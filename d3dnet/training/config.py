@@ -15,7 +15,16 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 
 _AT_LEAST_ONE = (
     *("channels", "resd3d_blocks", "res_blocks", "steps", "batch", "frames", "patch"),
-    *("still_frames", "candidates", "halve_every", "log_every", "validate_every", "save_every"),
+    *(
+        "near",
+        "joined",
+        "still_frames",
+        "candidates",
+        "halve_every",
+        "log_every",
+        "validate_every",
+        "save_every",
+    ),
 )
 
 
@@ -38,7 +47,10 @@ class TrainingConfig:
             also one of 384x216), where they are sharper and move less; 0 for not; of "clips".
         degradation: what makes the low-resolution side, see `d3dnet.datasets.imresize.degrade`.
         workers: loader processes of each training process; 0 draws in the training process.
+        network: "published", or "guided", whose D3D layers follow motion
+            (`d3dnet.network.guided.GuidedD3Dnet`).
         channels, resd3d_blocks, res_blocks: the size of the network.
+        near, both, joined: of a guided network, see there.
         initial: weights to start from: a bundled name, a weights file, or a training's ``.pt``
             (its moving average); "" for random ones.
         mode: the loss is that of the "window"'s centre frame, as published, or of all frames of
@@ -53,6 +65,8 @@ class TrainingConfig:
         frames, patch: of a sample: low-resolution frames, and their height and width in pixels.
         candidates: places drawn for a sample, of which the one with the most detail is taken.
         pan_share: of all samples, so many are pans over single frames, see `d3dnet.datasets.pans`.
+        scene_share: of all samples, so many are scenes made of stills, see
+            `d3dnet.datasets.scenes`; taken after `pan_share`.
         single_frames: so many single frames go with each sample, as scenes that stand still, at
             less than half the cost while offsets rest; in the loss as much as a frame of a clip.
         optimizer: "adam", or "muon" for the inner convolutions and Adam for the rest.
@@ -83,9 +97,13 @@ class TrainingConfig:
     reduced: float = 0.0
     degradation: Degradation = "double"
     workers: int = 0
+    network: Literal["published", "guided"] = "published"
     channels: int = 64
     resd3d_blocks: int = 5
     res_blocks: int = 6
+    near: int = 24
+    both: bool = False
+    joined: int = 1
     initial: str = ""
     mode: Mode = "sequence"
     loss: Literal["mse", "charbonnier"] = "mse"
@@ -97,6 +115,7 @@ class TrainingConfig:
     patch: int = 32
     candidates: int = 1
     pan_share: float = 0.0
+    scene_share: float = 0.0
     single_frames: int = 0
     optimizer: Literal["adam", "muon"] = "adam"
     learning_rate: float = 4e-4
@@ -135,12 +154,25 @@ class TrainingConfig:
             raise ValueError(f"frames: got {self.frames}; with bfloat16 accepted are 7 or more")
         if self.reduced >= 1:
             raise ValueError(f"reduced: got {self.reduced}; accepted is a size below 1, 0 for none")
-        if self.pan_share > 1:
-            raise ValueError(f"pan_share: got {self.pan_share}; accepted is a share from 0 to 1")
+        for name in ("pan_share", "scene_share"):
+            if getattr(self, name) > 1:
+                raise ValueError(
+                    f"{name}: got {getattr(self, name)}; accepted is a share from 0 to 1"
+                )
+        if self.is_guided and (self.pan_share or self.single_frames or self.rigid_steps):
+            raise ValueError(
+                "pan_share, single_frames, rigid_steps: got one of them for a guided network; "
+                "it learns to join frames from scene_share, and single frames with frames=1"
+            )
         if self.learning_rate == 0:
             raise ValueError("learning_rate: got 0; accepted is a number above 0")
         if self.ema >= 1:
             raise ValueError(f"ema: got {self.ema}; accepted is a decay below 1")
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether samples are of guided frames."""
+        return self.network == "guided"
 
     def toml(self) -> str:
         """The settings as a TOML document that `load_config` reads."""

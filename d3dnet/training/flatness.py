@@ -11,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from d3dnet.network.guided import GuidedD3D, GuidedD3Dnet, shifted
 from d3dnet.network.model import D3D, D3Dnet, ResBlock, ResD3D, leaky_relu
 
 EVERY = 3  # steps: often enough, and 2 % of their cost
 
 
-def flat_detail(model: D3Dnet, luma: Tensor, frames: int, rows: int = 0) -> Tensor:
+def flat_detail(model: D3Dnet | GuidedD3Dnet, luma: Tensor, frames: int, rows: int = 0) -> Tensor:
     """What the network adds to flat clips.
 
     Args:
@@ -28,6 +29,8 @@ def flat_detail(model: D3Dnet, luma: Tensor, frames: int, rows: int = 0) -> Tens
     Returns:
         (n, frames, scale * max(1, rows), scale): all zero for an ideal network.
     """
+    if isinstance(model, GuidedD3Dnet):
+        return _guided_flat_detail(model, luma, frames, rows)
     summed = (-1,) if rows else (-2, -1)
 
     def convolve(x: Tensor, layer: nn.Module) -> Tensor:
@@ -57,9 +60,39 @@ def flat_detail(model: D3Dnet, luma: Tensor, frames: int, rows: int = 0) -> Tens
     return frames_apart[:, :, 0]
 
 
-def flatness_loss(model: D3Dnet, seed: int) -> Tensor:
+def _guided_flat_detail(model: GuidedD3Dnet, luma: Tensor, frames: int, rows: int) -> Tensor:
+    """`flat_detail` of a guided network: nothing moves, and that is certain."""
+    summed = (-1,) if rows else (-2, -1)
+    clips = len(luma)
+
+    def convolve(x: Tensor, layer: nn.Module) -> Tensor:
+        assert isinstance(layer, GuidedD3D | nn.Conv2d)
+        if isinstance(layer, GuidedD3D):
+            near = x[:, : layer.near]
+            x = torch.cat([x, shifted(near, clips, -1), shifted(near, clips, 1)], 1)
+        weight = layer.weight.sum(summed, keepdim=True)
+        return F.conv2d(x, weight, layer.bias, padding=[size // 2 for size in weight.shape[2:]])
+
+    def residual(x: Tensor, blocks: nn.Module) -> Tensor:
+        for block in blocks.children():
+            x = convolve(leaky_relu(convolve(x, block.dcn0)), block.dcn1) + x
+        return x
+
+    flat = luma[:, None, None, None, None].expand(-1, frames, 1, max(1, rows), 1).flatten(0, 1)
+    features = residual(leaky_relu(convolve(flat, model.input)), model.residual_layer)
+    if model.TA is not None:
+        around = range(-(model.joined // 2), model.joined // 2 + 1)
+        window = torch.cat([shifted(features, clips, distance) for distance in around], 1)
+        features = convolve(window, model.TA)
+    features = residual(features, model.reconstruct)
+    pixels = F.pixel_shuffle(convolve(features, model.upscale), model.scale)
+    return pixels.unflatten(0, (clips, frames))[:, :, 0]
+
+
+def flatness_loss(model: D3Dnet | GuidedD3Dnet, seed: int) -> Tensor:
     """Mean square of what the network adds to flat clips of random luma, inside and at borders."""
-    luma = torch.rand(52, generator=torch.Generator().manual_seed(seed)).to(model.TA.weight)
+    weight = next(model.parameters())
+    luma = torch.rand(52, generator=torch.Generator().manual_seed(seed)).to(weight)
     inside = flat_detail(model, luma[:24], frames=9).square().mean()
     alone = flat_detail(model, luma[24:48], frames=1).square().mean()
     border = flat_detail(model, luma[48:], frames=4, rows=16).square().mean()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from d3dnet.network.checkpoints import DTYPES
+from d3dnet.network.guided import GuidedD3Dnet
 from d3dnet.network.model import D3D, D3Dnet
 from d3dnet.training.config import TrainingConfig
 from d3dnet.training.flatness import EVERY, flatness_loss
@@ -38,7 +39,7 @@ class Objective(nn.Module):
         """Loss, and mean squared error, over all frames that are super-resolved.
 
         Args:
-            lr, hr: (B, 1, T, h, w) and (B, 1, T, 4h, 4w).
+            lr, hr: (B, 1, T, h, w), or guided frames (B, 7, T, h, w), and (B, 1, T, 4h, 4w).
             single_lr, single_hr: (B, n, 1, h, w) and (B, n, 1, 4h, 4w), scenes that stand still.
         """
         if self.mode == "window":
@@ -71,17 +72,24 @@ def _not_compiled(error: RuntimeError) -> str:
     )
 
 
+def make_network(config: TrainingConfig) -> D3Dnet | GuidedD3Dnet:
+    """The network that is to be trained, of random weights."""
+    sizes = {
+        "channels": config.channels,
+        "resd3d_blocks": config.resd3d_blocks,
+        "res_blocks": config.res_blocks,
+    }
+    if config.is_guided:
+        return GuidedD3Dnet(**sizes, near=config.near, both=config.both, joined=config.joined)
+    return D3Dnet(**sizes, window=config.frames if config.mode == "window" else 7)
+
+
 class Learner:
     """The network and all that changes with it; `step` counts the steps taken."""
 
     def __init__(self, config: TrainingConfig, processes: Processes) -> None:
         self.config, self.device = config, processes.device
-        self.model = D3Dnet(
-            channels=config.channels,
-            resd3d_blocks=config.resd3d_blocks,
-            res_blocks=config.res_blocks,
-            window=config.frames if config.mode == "window" else 7,
-        ).to(self.device)
+        self.model = make_network(config).to(self.device)
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.optimizers = make_optimizers(self.model, config)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "float16")

@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from d3dnet.training.config import TrainingConfig
 
 # First and last layers, which have one channel on one side, stay with Adam.
-_OUTER = ("input.0.weight", "upscale.2.weight", "upscale.3.weight")
+_OUTER = (
+    *("input.0.weight", "upscale.2.weight", "upscale.3.weight"),
+    *("input.weight", "upscale.weight"),  # of a guided network
+)
 
 
 class Muon(torch.optim.Optimizer):

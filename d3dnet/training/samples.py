@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from d3dnet.datasets.clip_motion import ClipsInMotion, add_motion
 from d3dnet.datasets.clips import Clip, Clips, load_clips, source_of
 from d3dnet.datasets.luma_store import LumaStore
-from d3dnet.datasets.pans import Pans, SomePans, WithSingleFrames
+from d3dnet.datasets.pans import Mixed, Pans, WithSingleFrames
 from d3dnet.datasets.patches import ClipPatches, EpochPatches, Samples
+from d3dnet.datasets.scenes import Scenes
 from d3dnet.datasets.vimeo90k import TEST_LIST, TRAIN_LIST, open_septuplets
 from d3dnet.training.config import TrainingConfig
 from d3dnet.training.processes import Processes
@@ -27,7 +29,8 @@ def open_samples(config: TrainingConfig, processes: Processes) -> tuple[Samples,
     """The training set, and the held-out clips.
 
     The training set maps a sample's number (0, 1, ... without end) to lr (1, T, h, w) and
-    hr (1, T, 4h, 4w), float32 luma in [0, 1]; with ``config.single_frames``, as
+    hr (1, T, 4h, 4w), float32 luma in [0, 1]; for a guided network lr is of guided frames
+    (7, T, h, w; `d3dnet.network.motion`); with ``config.single_frames``, as
     `d3dnet.datasets.pans.WithSingleFrames` does.
 
     Raises:
@@ -40,7 +43,11 @@ def open_samples(config: TrainingConfig, processes: Processes) -> tuple[Samples,
     drawing = (config.frames, config.patch, config.seed, config.candidates)
     samples: Samples = patches(clips, *drawing)
     if config.pan_share:
-        samples = SomePans(samples, Pans(clips, *drawing, config.degradation), config.pan_share)
+        samples = Mixed(samples, Pans(clips, *drawing, config.degradation), config.pan_share)
+    if config.scene_share:
+        in_motion = config.is_guided and config.frames > 1
+        scenes = Scenes(clips, *drawing, config.degradation, guided=in_motion)
+        samples = Mixed(samples, scenes, config.scene_share)
     if config.single_frames:
         drawing = (1, config.patch, config.seed + 1, config.candidates)  # not those of the pans
         singles = Pans(clips, *drawing, config.degradation)
@@ -52,7 +59,9 @@ def open_samples(config: TrainingConfig, processes: Processes) -> tuple[Samples,
 
 def _open_vimeo90k(config: TrainingConfig) -> Opened:
     """Septuplets, packed or as downloaded; those of the test list are for validation."""
-    clips = open_septuplets(config.root, TRAIN_LIST, config.degradation)
+    clips: Clips = open_septuplets(config.root, TRAIN_LIST, config.degradation)
+    if config.is_guided:
+        clips = ClipsInMotion(clips)
     if not config.validation_clips:
         return EpochPatches, clips, []
     if LumaStore.is_at(config.root) and not config.validation_root:
@@ -67,8 +76,9 @@ def _open_vimeo90k(config: TrainingConfig) -> Opened:
 def _open_clips(config: TrainingConfig) -> Opened:
     """Videos, folders of frames and stills; `held_out` sources and `validation_root` are apart."""
 
+    cache = Path(config.run).parent / "clips"
+
     def load(root: str, size: float = 1.0) -> list[Clip]:
-        cache = Path(config.run).parent / "clips"
         return load_clips(Path(root), cache, config.still_frames, config.degradation, size)
 
     clips, least = load(config.root), (config.frames, config.patch, config.patch)
@@ -83,6 +93,8 @@ def _open_clips(config: TrainingConfig) -> Opened:
             f"{config.root}: no training clips of {config.frames} frames and {config.patch} "
             f"low-resolution pixels besides those held out ({', '.join(config.held_out) or 'none'})"
         )
+    if config.is_guided and config.frames > 1:
+        training = add_motion(training, cache)
     held_out = [clip for clip in clips if source_of(clip.name) in config.held_out]
     if config.validation_root:
         held_out += load(config.validation_root)

@@ -10,24 +10,30 @@ from d3dnet.datasets.clips import Clip
 from d3dnet.datasets.luma import unit_luma
 from d3dnet.evaluation.metrics import psnr
 from d3dnet.network import Mode
+from d3dnet.network.guided import GuidedD3Dnet
 from d3dnet.network.model import D3D, D3Dnet
 
 BORDER = 8  # high-resolution pixels that are not scored
+FRAMES = 7  # of a clip that are, from its beginning
 
 
 @torch.no_grad()
 def super_resolve(
-    model: D3Dnet, clip: Clip, mode: Mode = "sequence", device: str | torch.device = "cpu"
+    model: D3Dnet | GuidedD3Dnet,
+    clip: Clip,
+    mode: Mode = "sequence",
+    device: str | torch.device = "cpu",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The first frames of a clip, as many as the network's window has; "window": the middle one.
+    """The first frames of a clip, those of its window if the network has one; or the middle one.
 
     Returns:
         sr and hr, (T, 4h, 4w) luma in [0, 1], not cropped.
     """
-    lr = torch.from_numpy(unit_luma(clip.lr[None, None, : model.window])).to(device)
-    hr = unit_luma(clip.hr[: model.window])
+    length = model.window or FRAMES
+    lr = torch.from_numpy(unit_luma(clip.lr[None, None, :length])).to(device)
+    hr = unit_luma(clip.hr[:length])
     if mode == "window":
-        sr, hr = model(lr)[:, :, None], hr[model.window // 2][None]
+        sr, hr = model(lr)[:, :, None], hr[length // 2][None]
     else:
         sr = model.forward_sequence(lr)
     return sr[0, 0].clamp(0, 1).cpu().numpy(), hr
@@ -40,7 +46,7 @@ def cropped_psnr(sr: np.ndarray, hr: np.ndarray) -> float:
 
 
 def validate(
-    model: D3Dnet,
+    model: D3Dnet | GuidedD3Dnet,
     clips: Sequence[Clip],
     mode: Mode = "sequence",
     device: str | torch.device = "cpu",
@@ -50,7 +56,7 @@ def validate(
 
 
 @torch.no_grad()
-def offset_reach(model: D3Dnet, lr: Tensor) -> float:
+def offset_reach(model: D3Dnet | GuidedD3Dnet, lr: Tensor) -> float:
     """The mean length of offsets in pixels, of the layer where it is largest; 0 while rigid.
 
     Args:

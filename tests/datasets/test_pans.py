@@ -7,7 +7,7 @@ import torch
 
 from d3dnet.datasets.clips import Clip
 from d3dnet.datasets.imresize import blur_decimate, imresize
-from d3dnet.datasets.pans import Pans, SomePans, WithSingleFrames, pan
+from d3dnet.datasets.pans import Mixed, Pans, WithSingleFrames, pan
 
 
 def textured(height: int, width: int, frames: int = 2) -> Clip:
@@ -116,6 +116,6 @@ def test_a_clip_smaller_than_a_sample_is_told():
 
 @pytest.mark.parametrize("share, pans", [(0, []), (0.5, [1, 3, 5, 7]), (0.75, [1, 2, 3, 5, 6, 7])])
 def test_a_share_of_the_samples_are_pans_evenly_spread(share, pans):
-    mixed = SomePans(range(0, 8), range(100, 108), share)
+    mixed = Mixed(range(0, 8), range(100, 108), share)
     assert [index for index in range(8) if mixed[index] >= 100] == pans
     assert [mixed[index] % 100 for index in range(8)] == list(range(8))

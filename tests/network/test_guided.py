@@ -11,7 +11,7 @@ from d3dnet.ops import deform_conv3d
 
 NETWORKS = {
     "the first layer of a block guided": {"near": 3},
-    "both layers guided, and a bottleneck": {"near": 6, "both": True, "window": 5},
+    "both layers guided, and a bottleneck": {"near": 6, "both": True, "joined": 5},
 }
 
 
@@ -101,7 +101,7 @@ def test_a_bfloat16_stream_stays_within_one_code_value_of_the_whole_sequence(net
         resd3d_blocks=2,
         both=network.both,
         res_blocks=1,
-        window=network.window,
+        joined=network.joined,
     )
     model.load_state_dict(network.state_dict())
     model = model.bfloat16().requires_grad_(False)
@@ -137,7 +137,7 @@ def test_copies_of_a_frame_shown_as_still_are_one_picture_in_their_middle(networ
 
 
 def test_gradients_reach_every_weight():
-    model = GuidedD3Dnet(channels=4, near=2, resd3d_blocks=1, both=True, res_blocks=1, window=3)
+    model = GuidedD3Dnet(channels=4, near=2, resd3d_blocks=1, both=True, res_blocks=1, joined=3)
     for weight in model.parameters():
         torch.nn.init.normal_(weight, std=0.2)
     model.forward_sequence(moving_clip(5)).square().mean().backward()
@@ -151,7 +151,7 @@ def test_another_shape_is_refused(network, shape):
         network.forward_sequence(torch.rand(shape))
 
 
-@pytest.mark.parametrize("settings", [{"window": 2}, {"near": 0}, {"near": 9, "channels": 8}])
+@pytest.mark.parametrize("settings", [{"joined": 2}, {"near": 0}, {"near": 9, "channels": 8}])
 def test_settings_that_make_no_network_are_refused(settings):
     with pytest.raises(ValueError, match="got"):
         GuidedD3Dnet(**settings)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from d3dnet.network.guided import GuidedD3Dnet
 from d3dnet.network.model import D3Dnet
 from d3dnet.training import train
 from d3dnet.training.flatness import flat_detail, flatness_loss
@@ -10,12 +11,26 @@ from d3dnet.training.learner import set_rigid
 
 
 @pytest.fixture
-def model():
+def published():
     torch.manual_seed(0)
     network = D3Dnet(channels=8, resd3d_blocks=1, res_blocks=1)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.1)  # offsets too
     return network.requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def guided() -> GuidedD3Dnet:
+    torch.manual_seed(0)
+    network = GuidedD3Dnet(channels=6, near=3, resd3d_blocks=1, both=True, res_blocks=1, joined=3)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return network.requires_grad_(False)
+
+
+@pytest.fixture(params=["published", "guided"])
+def model(request):
+    return request.getfixturevalue(request.param)
 
 
 @pytest.mark.parametrize("frames", [1, 2, 5])
@@ -31,7 +46,7 @@ def test_inside_a_flat_area_it_is_what_the_whole_network_adds(model, frames):
 
 
 def test_along_a_border_it_is_what_the_whole_network_adds_without_offsets(model):
-    set_rigid(model, True)
+    set_rigid(model, True)  # a guided one finds no motion
     luma, width = torch.tensor([0.2, 0.9]), 2 * model.spatial_radius + 1
     clip = luma[:, None, None, None, None].expand(-1, 1, 3, 7, width)
     middle = slice(4 * (width // 2), 4 * (width // 2 + 1))
