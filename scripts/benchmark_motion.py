@@ -18,7 +18,7 @@ import av
 import cv2
 import numpy as np
 
-from d3dnet.network.motion import pair_motion
+from d3dnet.network.motion import dense_flow, pair_motion
 
 SIZES = ((180, 320), (270, 480), (360, 640), (540, 960), (720, 1280), (1080, 1920))
 SAMPLE = Path(__file__).parents[1] / "data" / "sample.mp4"
@@ -37,8 +37,7 @@ def preset(number: int) -> Method:
     """DIS at the frames' own size, both ways, without a confidence."""
 
     def run(first: np.ndarray, second: np.ndarray) -> object:
-        flow = cv2.DISOpticalFlow_create(number)
-        return flow.calc(first, second, None), flow.calc(second, first, None)
+        return dense_flow(first, second, number), dense_flow(second, first, number)
 
     return run
 

@@ -7,14 +7,13 @@ scaled; pieces have soft edges of their own shape.
 """
 
 import math
-from collections.abc import Sequence
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from d3dnet.datasets.clips import Clip
+from d3dnet.datasets.clips import Clips
 from d3dnet.datasets.imresize import SCALE, Degradation, degrade
 from d3dnet.datasets.luma import LUMA_STEPS, unit_luma
 from d3dnet.datasets.patches import as_sample, augmented, most_detailed
@@ -45,12 +44,12 @@ class Scenes:
         guided: whether the low-resolution side is of guided frames (`d3dnet.network.motion`).
 
     Raises:
-        ValueError: when no clip is large enough.
+        ValueError: when drawing, if a clip is too small.
     """
 
     def __init__(
         self,
-        clips: Sequence[Clip],
+        clips: Clips,
         frames: int,
         patch: int,
         seed: int = 0,
@@ -58,13 +57,7 @@ class Scenes:
         degradation: Degradation = "double",
         guided: bool = False,
     ) -> None:
-        self.side = SCALE * (patch + 2 * EDGE)
-        self.clips = [clip for clip in clips if min(clip.hr.shape[1:]) >= SCALE * patch]
-        if not self.clips:
-            raise ValueError(
-                f"clips: got none of {SCALE * patch} pixels or more each way; scenes of patches of "
-                f"{patch} are made of such"
-            )
+        self.clips, self.side = clips, SCALE * (patch + 2 * EDGE)
         self.frames, self.patch, self.seed, self.candidates = frames, patch, seed, candidates
         self.degradation, self.guided = degradation, guided
 
@@ -91,21 +84,30 @@ class Scenes:
         frames = self._ground(speed, rng)
         for _ in range(rng.choice(len(PIECES), p=PIECES)):
             self._lay_piece(frames, speed, rng)
-        return np.clip(np.rint(frames), 0, CODES).astype(np.uint16)
+        stored: np.ndarray = np.clip(np.rint(frames), 0, CODES).astype(np.uint16)
+        return stored
 
     def _still(self, rng: np.random.Generator) -> np.ndarray:
         """A frame as float32, as it is stored."""
 
         def draw() -> np.ndarray:
             clip = self.clips[int(rng.integers(len(self.clips)))]
-            return clip.hr[int(rng.integers(len(clip.hr)))]
+            frame: np.ndarray = clip.hr[int(rng.integers(len(clip.hr)))]
+            least = SCALE * self.patch
+            if min(frame.shape) < least:
+                raise ValueError(
+                    f"clip {clip.name}: got {frame.shape}; accepted is {least} or more"
+                )
+            return frame
 
         def middle(frame: np.ndarray) -> np.ndarray:
             y, x = ((size - SCALE * self.patch) // 2 for size in frame.shape)
-            return frame[y::SCALE, x::SCALE][: self.patch, : self.patch]
+            part: np.ndarray = frame[y::SCALE, x::SCALE][: self.patch, : self.patch]
+            return part
 
         drawn = [draw() for _ in range(self.candidates)]
-        return most_detailed(drawn, middle).astype(np.float32)
+        still: np.ndarray = most_detailed(drawn, middle).astype(np.float32)
+        return still
 
     def _ground(self, speed: float, rng: np.random.Generator) -> np.ndarray:
         still, path = self._still(rng), walk(self.frames, speed, rng)
@@ -168,12 +170,13 @@ def walk(frames: int, speed: float, rng: np.random.Generator) -> np.ndarray:
 
 def blob(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
     """A shape of its own: (height, width) float32 from 0 outside to 1 inside, with a soft edge."""
-    noise = rng.normal(size=(max(3, height // 24), max(3, width // 24))).astype(np.float32)
-    noise = cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+    coarse = rng.normal(size=(max(3, height // 24), max(3, width // 24))).astype(np.float32)
+    noise = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
     y, x = np.mgrid[:height, :width]
     away = 8 * ((y / height - 0.5) ** 2 + (x / width - 0.5) ** 2)
-    shape = (0.5 * noise + 1 - away > 0.3).astype(np.float32)
-    return cv2.GaussianBlur(shape, (0, 0), rng.uniform(0.5, 1.5))
+    inside = (0.5 * noise + 1 - away > 0.3).astype(np.float32)
+    shape: np.ndarray = cv2.GaussianBlur(inside, (0, 0), rng.uniform(0.5, 1.5))
+    return shape
 
 
 def _window(
@@ -187,6 +190,7 @@ def _window(
     place[0, 2] = centre[1] - (c * half - s * half)
     place[1, 2] = centre[0] - (s * half + c * half)
     flags = cv2.INTER_LANCZOS4 | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(
+    window: np.ndarray = cv2.warpAffine(
         still, place, (side, side), flags=flags, borderMode=cv2.BORDER_REFLECT_101
     )
+    return window

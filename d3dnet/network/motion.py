@@ -14,7 +14,7 @@ each pair by itself.
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import cv2
 import numpy as np
@@ -59,12 +59,20 @@ def pair_motion(first: np.ndarray, second: np.ndarray) -> Pair:
         still[2] = 1
         return Pair(still, still.copy())
     large = [_enlarged(frame) for frame in (first, second)]
-    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     there, back = (
-        _reduced(flow.calc(here, other, None), (width, height))
+        _reduced(dense_flow(here, other), (width, height))
         for here, other in (large, reversed(large))
     )
     return Pair(*(np.stack([*a, _confidence(a, b)]) for a, b in ((there, back), (back, there))))
+
+
+def dense_flow(
+    first: np.ndarray, second: np.ndarray, preset: int = cv2.DISOPTICAL_FLOW_PRESET_MEDIUM
+) -> np.ndarray:
+    """DIS optical flow of (h, w) uint8 frames: (h, w, 2) float32 pixels, columns before rows."""
+    begin_with_nothing = cast(np.ndarray, None)  # accepted, though OpenCV's types do not say so
+    flow: np.ndarray = cv2.DISOpticalFlow.create(preset).calc(first, second, begin_with_nothing)
+    return flow
 
 
 def _enlarged(frame: np.ndarray) -> np.ndarray:

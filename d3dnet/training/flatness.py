@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from d3dnet.network.guided import GuidedD3D, GuidedD3Dnet, shifted
+from d3dnet.network.guided import GuidedD3D, GuidedD3Dnet, GuidedResD3D, shifted
 from d3dnet.network.model import D3D, D3Dnet, ResBlock, ResD3D, leaky_relu
 
 EVERY = 3  # steps: often enough, and 2 % of their cost
@@ -75,6 +75,7 @@ def _guided_flat_detail(model: GuidedD3Dnet, luma: Tensor, frames: int, rows: in
 
     def residual(x: Tensor, blocks: nn.Module) -> Tensor:
         for block in blocks.children():
+            assert isinstance(block, GuidedResD3D | ResBlock)
             x = convolve(leaky_relu(convolve(x, block.dcn0)), block.dcn1) + x
         return x
 
@@ -86,7 +87,8 @@ def _guided_flat_detail(model: GuidedD3Dnet, luma: Tensor, frames: int, rows: in
         features = convolve(window, model.TA)
     features = residual(features, model.reconstruct)
     pixels = F.pixel_shuffle(convolve(features, model.upscale), model.scale)
-    return pixels.unflatten(0, (clips, frames))[:, :, 0]
+    frames_apart: Tensor = pixels.unflatten(0, (clips, frames))
+    return frames_apart[:, :, 0]
 
 
 def flatness_loss(model: D3Dnet | GuidedD3Dnet, seed: int) -> Tensor:

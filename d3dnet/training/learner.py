@@ -25,9 +25,10 @@ SMALLEST_LOSS_SCALE = 2.0**-10
 class Objective(nn.Module):
     """The network with its loss: what is compiled, and what processes share the gradient of."""
 
-    def __init__(self, model: D3Dnet, config: TrainingConfig) -> None:
+    def __init__(self, model: D3Dnet | GuidedD3Dnet, config: TrainingConfig) -> None:
         super().__init__()
-        self.model, self.mode, self.loss = model, config.mode, config.loss
+        self.model: D3Dnet | GuidedD3Dnet = model
+        self.mode, self.loss = config.mode, config.loss
 
     def forward(
         self,
@@ -48,6 +49,7 @@ class Objective(nn.Module):
             sr = self.model.forward_sequence(lr)
         error = (sr - hr).flatten()
         if single_lr is not None and single_hr is not None:
+            assert isinstance(self.model, D3Dnet)
             single_sr = self.model.forward_still(single_lr.flatten(0, 1))
             error = torch.cat([error, (single_sr - single_hr.flatten(0, 1)).flatten()])
         squared_error = error.square().mean()

@@ -103,5 +103,5 @@ def test_shapes_are_whole_inside_nothing_outside_and_soft_between():
 
 
 def test_stills_that_are_all_too_small_are_refused(clips):
-    with pytest.raises(ValueError, match="none of 2000 pixels or more"):
-        Scenes(clips, 3, 500)
+    with pytest.raises(ValueError, match=r"clip [ab]: got \(300, 320\); accepted is 2000"):
+        Scenes(clips, 3, 500)[0]
