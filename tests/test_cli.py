@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 import d3dnet
-import d3dnet.job.pipeline
+import d3dnet.network
 import d3dnet.network.checkpoints
+import d3dnet.network.run
 from d3dnet.cli import build_parser, main
 from d3dnet.commands.console import Console
 from d3dnet.job.events import Progress, Start
@@ -31,7 +32,7 @@ def stand_in(monkeypatch):
         asked.append((name, device, precision))
         return BilinearNetwork()
 
-    monkeypatch.setattr(d3dnet.job.pipeline, "load_model", load_model)
+    monkeypatch.setattr(d3dnet.network.run, "load_model", load_model)
     return asked
 
 
@@ -117,7 +118,7 @@ def test_options_reach_the_pipeline(clip, monkeypatch):
 def test_the_choices_of_the_command_line_are_those_of_the_library():
     upscale = build_parser()._subparsers._group_actions[0].choices["upscale"]
     choices = {action.dest: action.choices for action in upscale._actions}
-    assert set(choices["mode"]) == set(d3dnet.job.pipeline.MODES)
+    assert set(choices["mode"]) == set(d3dnet.network.MODES)
     assert choices["on_error"] == ON_ERROR
     assert set(choices["precision"]) == {"auto", *d3dnet.network.checkpoints.PRECISIONS}
 
@@ -246,7 +247,7 @@ def test_an_interruption_exits_with_4_and_before_a_segment_is_done_nothing_stays
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(60)  # the signal comes at once
 
-    monkeypatch.setattr(d3dnet.job.pipeline, "load_model", lambda *_, **__: Interrupted())
+    monkeypatch.setattr(d3dnet.network.run, "load_model", lambda *_, **__: Interrupted())
     before = signal.getsignal(signal.SIGTERM)
     try:
         assert main(["upscale", str(clip), str(clip.with_name("out.mp4"))]) == 4

@@ -78,10 +78,10 @@ def _kernel(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
 
 
 def _speed(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
-    from d3dnet.network.checkpoints import load_model
+    from d3dnet.network.run import load_network
     from d3dnet.network.speed import pixels_per_second
 
-    network = load_model(options.model, options.device, options.precision)
+    network = load_network(options.model, options.device, options.precision)
     tensor = next(network.parameters(), None)
     kind = "" if tensor is None else f", {tensor.dtype}, {tensor.device}".replace("torch.", "")
     rate = pixels_per_second(network, options.seconds) / (320 * 180)

@@ -33,12 +33,12 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from d3dnet.inspection.info import describe
-    from d3dnet.network.checkpoints import load_model
+    from d3dnet.network.run import load_network
     from d3dnet.video.target import Size
 
     lines = describe(
         options.file,
-        load_model(options.model, options.device, options.precision),
+        load_network(options.model, options.device, options.precision),
         size=Size(options.scale, options.height, options.width),
         mode=options.mode,
         cuts=options.cuts,

@@ -29,12 +29,12 @@ def _run(options: argparse.Namespace) -> int:
     from d3dnet.inspection import drawing
     from d3dnet.inspection.offsets import inspect, picture
     from d3dnet.network.checkpoints import load_model
-    from d3dnet.network.model import D3Dnet
+    from d3dnet.network.offsets import deformable_layers
     from d3dnet.video.window import luma_around
 
     precision = "float32" if options.precision == "auto" else options.precision
     network = load_model(options.model, options.device, precision)
-    if not isinstance(network, D3Dnet):
+    if not deformable_layers(network):
         raise ValueError(f"--model: {options.model} has no offsets; accepted are weights of D3Dnet")
     path = options.output or Path(f"{Path(options.file).stem}-offsets-{options.frame}.png")
     if not path.parent.is_dir():

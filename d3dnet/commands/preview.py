@@ -28,7 +28,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from d3dnet.inspection.preview import preview
-    from d3dnet.network.checkpoints import load_model
+    from d3dnet.network.run import load_network
     from d3dnet.wording import show_duration
 
     if not options.output.is_dir():
@@ -36,7 +36,7 @@ def _run(options: argparse.Namespace) -> int:
     made = preview(
         options.file,
         options.output,
-        load_model(options.model, options.device, options.precision),
+        load_network(options.model, options.device, options.precision),
         count=options.frames,
         crop=options.crop,
         on_picture=lambda path: print(path, flush=True),

@@ -28,13 +28,12 @@ from d3dnet.evaluation.metrics import (
     score_frame,
 )
 from d3dnet.evaluation.results import ClipResult, EvaluationResult, FrameResult
-from d3dnet.network import MODES, Mode
+from d3dnet.network import Mode, check_mode
 from d3dnet.video.colour import RGB_TO_YCBCR, YCBCR_TO_RGB, YCBCR_ZERO
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from d3dnet.network.complexity import Complexity
+    from d3dnet.network.interface import Network
 
 Upscale = Callable[[np.ndarray], Iterable[np.ndarray]]
 
@@ -59,7 +58,7 @@ class ClipFrames:
 
 
 def evaluate(
-    model: "str | os.PathLike[str] | nn.Module | Upscale",
+    model: "str | os.PathLike[str] | Network | Upscale",
     dataset: str,
     root: str | os.PathLike[str],
     protocol: str | Protocol = "d3dnet",
@@ -99,18 +98,17 @@ def evaluate(
         FileNotFoundError: when the set is not there.
     """
     protocol = get_protocol(protocol)
-    if mode not in MODES:
-        raise ValueError(f"mode: got {mode!r}; accepted are {', '.join(MODES)}")
+    check_mode(mode)
     dataset = canonical_name(dataset)
     found = _select(find_clips(dataset, root, "bd" if bd else "double"), clips)
     name = str(model) if isinstance(model, str | os.PathLike) else type(model).__name__
-    upscaler: Literal["bicubic"] | nn.Module | Upscale
+    upscaler: Literal["bicubic"] | Network | Upscale
     if model == "bicubic":
         upscaler = "bicubic"
     elif isinstance(model, str | os.PathLike):
-        from d3dnet.network.checkpoints import load_model
+        from d3dnet.network.run import load_network
 
-        upscaler = load_model(model, device, precision)
+        upscaler = load_network(model, device, precision)
     else:
         upscaler = model
     results, notes = [], _incomplete(dataset, found)
@@ -205,7 +203,7 @@ def evaluate_frames(
 
 
 def super_resolve(
-    model: "Literal['bicubic'] | nn.Module | Upscale", lr: np.ndarray, mode: Mode
+    model: "Literal['bicubic'] | Network | Upscale", lr: np.ndarray, mode: Mode
 ) -> Iterator[np.ndarray]:
     """Super-resolve a clip frame by frame.
 
@@ -222,9 +220,10 @@ def super_resolve(
         return
     import torch
 
-    from d3dnet.job.pipeline import run_network
+    from d3dnet.network.interface import Network
+    from d3dnet.network.run import run_network
 
-    if isinstance(model, torch.nn.Module):
+    if isinstance(model, Network):
         frames = (torch.from_numpy(luma(frame) / 255).float()[None] for frame in lr)
         results = run_network(model, frames, mode)
         yield from (sr[0].float().cpu().numpy() for sr in results)
@@ -280,9 +279,11 @@ def _score_clip(
 
 def _complexity(model: object, mode: Mode) -> "Complexity | None":
     from d3dnet.network.complexity import measure
-    from d3dnet.network.model import D3Dnet
+    from d3dnet.network.interface import Network
 
-    return measure(model, mode) if isinstance(model, D3Dnet) else None
+    if isinstance(model, Network) and next(model.parameters(), None) is not None:
+        return measure(model, mode)
+    return None
 
 
 def _score_frames(

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
-from torch import nn
-
-from d3dnet.network.model import D3Dnet
+from d3dnet.network import Mode
+from d3dnet.network.interface import Network, Plannable
 from d3dnet.network.plan import cost, make_plan
 from d3dnet.network.speed import pixels_per_second
 from d3dnet.video.colour import Layout
@@ -27,10 +26,10 @@ TRANSFERS = {1: "BT.709", 6: "BT.601", 13: "sRGB", 16: "PQ (HDR)", 18: "HLG (HDR
 
 def describe(
     path: str | os.PathLike[str],
-    network: nn.Module,
+    network: Network,
     *,
     size: Size = FOUR_TIMES,
-    mode: str = "sequence",
+    mode: Mode = "sequence",
     cuts: str = "auto",
     tile: int | None = None,
     max_memory: int | None = None,
@@ -74,7 +73,7 @@ def describe(
         height, width = source.height, source.width
         plan = make_plan(network, height, width, mode=mode, tile=tile, max_memory=max_memory)
         work = 1.0
-        if isinstance(network, D3Dnet):
+        if isinstance(network, Plannable):
             needed = cost(network, plan, height, width, mode)
             work = needed.work
             where = f"tiles of {plan.tile}, in turn" if plan.tile else "whole frames"

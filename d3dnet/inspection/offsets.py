@@ -7,7 +7,6 @@ gradient of the output pixel with respect to the input.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 
 import cv2
 import numpy as np
@@ -15,7 +14,8 @@ import torch
 from torch import Tensor
 
 from d3dnet.inspection import drawing
-from d3dnet.network.model import D3D, D3Dnet
+from d3dnet.network.model import D3Dnet
+from d3dnet.network.offsets import watched_offsets
 
 SURROUNDINGS = 64  # input pixels on every side for which offsets are shown
 FIELD = 20  # the same, for the receptive field
@@ -100,24 +100,21 @@ def inspect(network: D3Dnet, window: Tensor, at: tuple[int, int]) -> Inspection:
     y, x = (slice(b, c + SURROUNDINGS + 1) for b, c in zip(begin, centre, strict=True))
     window = window[:, y, x].to(network.TA.weight.device, torch.float32)
 
-    offsets: list[Tensor] = []
-    layers = [(name, layer) for name, layer in network.named_modules() if isinstance(layer, D3D)]
+    offsets: dict[str, Tensor] = {}
     inputs = window.clone().requires_grad_()
-    try:
-        for _, layer in layers:
-            layer.on_offset = lambda offset: offsets.append(offset.detach().float().cpu())
+
+    def watch(name: str, offset: Tensor) -> None:
+        offsets[name] = offset.detach().float().cpu()
+
+    with watched_offsets(network, watch):
         output = network(inputs[None, None])
-    finally:
-        for _, layer in layers:
-            layer.on_offset = None
     corner = [at[axis] - scale * begin[axis] for axis in (0, 1)]
     output[0, 0, corner[0], corner[1]].backward()
-    described = map(partial(_describe, place), [name for name, _ in layers], offsets)
     return Inspection(
         at=at,
         place=place,
         frames=window.cpu().numpy(),
-        layers=tuple(described),
+        layers=tuple(_describe(place, *found) for found in offsets.items()),
         gradient=inputs.grad.abs().cpu().numpy(),
     )
 

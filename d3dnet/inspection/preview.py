@@ -10,12 +10,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from torch import nn
 
 from d3dnet.errors import InputError
 from d3dnet.inspection import drawing
 from d3dnet.job.upscale import upscale_video
 from d3dnet.network.bicubic import Bicubic
+from d3dnet.network.interface import Network
 from d3dnet.video.source import VideoSource
 
 AROUND = 3  # frames on either side that a shown frame is made with
@@ -41,7 +41,7 @@ class Preview:
 def preview(
     path: str | os.PathLike[str],
     folder: Path,
-    network: nn.Module,
+    network: Network,
     *,
     count: int = 4,
     crop: tuple[int, int, int] | None = None,
@@ -96,7 +96,7 @@ def _upscaled(
     start: Fraction,
     at: Fraction,
     rate: Fraction,
-    model: nn.Module,
+    model: Network,
     ffmpeg: str | os.PathLike[str] | None,
 ) -> tuple[np.ndarray, int]:
     """The frame at a time, (H, W, 3) uint8 RGB, and how many were made for it."""

@@ -17,6 +17,7 @@ from d3dnet.job.events import SegmentDone
 from d3dnet.job.journal import Journal
 from d3dnet.job.segments import Place, Segment, fingerprint
 from d3dnet.network.checkpoints import tensors_sha256
+from d3dnet.network.interface import Network
 from d3dnet.network.plan import Plan
 from d3dnet.video import colour
 from d3dnet.video.encode import SegmentSink
@@ -32,7 +33,7 @@ class Job:
 
     Attributes:
         input: what `VideoSource` takes, with `reading`.
-        model: what `d3dnet.job.pipeline.load_network` takes; mode: of the network.
+        model: what `d3dnet.network.run.load_network` takes; mode: of the network.
         cuts: as for `d3dnet.video.scenes.shots`.
         plan: holds for all segments.
         target, program: what is encoded, and by what; offset: ticks added to times.
@@ -220,7 +221,7 @@ class SegmentWriter:
                 yield self._done.get_nowait()
 
 
-def made_of(job: Job, source: VideoSource, network: nn.Module) -> dict[str, object]:
+def made_of(job: Job, source: VideoSource, network: Network) -> dict[str, object]:
     """What decides on the frames of a result, by name; JSON can hold it."""
     tensors = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
     settings = {**vars(job.reading), **vars(job.target.encoding)}

@@ -17,9 +17,10 @@ from itertools import chain, islice
 
 import av
 import numpy as np
-from torch import nn
 
 from d3dnet.errors import InputError
+from d3dnet.network import Mode
+from d3dnet.network.interface import Network
 from d3dnet.network.plan import Plan
 from d3dnet.video.picture import Frame
 from d3dnet.video.scenes import shots
@@ -77,11 +78,11 @@ class WarmUp:
         return max(shot, shot + (first - self.frames - shot) // self.chunk * self.chunk)
 
 
-def warm_up(network: nn.Module, mode: str, plan: Plan) -> WarmUp:
+def warm_up(network: Network, mode: Mode, plan: Plan) -> WarmUp:
     """What a network needs to make the very frames that it makes without a break."""
     if mode == "window":
-        return WarmUp(network.window // 2)
-    radius, chunk = getattr(network, "temporal_radius", 0), plan.chunk
+        return WarmUp((network.window or 1) // 2)
+    radius, chunk = network.temporal_radius, plan.chunk
     if radius == 0:
         return WarmUp(0)
     if plan.block:

@@ -21,11 +21,14 @@ from d3dnet.job.finish import audited, full_disk_told, give_name, joined
 from d3dnet.job.journal import is_complete, work_folder
 from d3dnet.job.ledger import Job, Ledger, made_of
 from d3dnet.job.local_workers import workers_of
-from d3dnet.job.pipeline import check_mode, load_network, make_segments
+from d3dnet.job.pipeline import make_segments
 from d3dnet.job.segments import Place, Segment, find_segments, warm_up
 from d3dnet.job.shares import JOIN, Part, Share, collected, opened
 from d3dnet.job.workers import Workers, settle_plan, spread
+from d3dnet.network import check_mode
+from d3dnet.network.interface import Network
 from d3dnet.network.plan import Plan, make_plan
+from d3dnet.network.run import load_network
 from d3dnet.video.encode import time_offset
 from d3dnet.video.ffmpeg import find_program
 from d3dnet.video.hdr import warn_of_hdr
@@ -269,7 +272,7 @@ def _warn(path: Path, source: VideoSource, target: Target, size: Size) -> None:
 def _make_all(
     job: Job,
     source: VideoSource,
-    network: nn.Module,
+    network: Network,
     ledger: Ledger,
     part: Part,
     workers: Workers | None,

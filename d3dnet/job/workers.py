@@ -27,11 +27,13 @@ from d3dnet.files import size_of
 from d3dnet.job.events import Progress, SegmentDone
 from d3dnet.job.journal import differing
 from d3dnet.job.ledger import Job, Ledger, made_of
-from d3dnet.job.pipeline import load_network, make_segments
+from d3dnet.job.pipeline import make_segments
 from d3dnet.job.queues import read_ahead
 from d3dnet.job.segments import LONGEST, Place, Segment, find_segments, warm_up
+from d3dnet.network.interface import Network
 from d3dnet.network.memory import free_memory
 from d3dnet.network.plan import SHARE, make_plan
+from d3dnet.network.run import load_network
 from d3dnet.video.ffmpeg import find_program
 from d3dnet.video.source import VideoSource
 
@@ -190,7 +192,7 @@ def settle_plan(workers: Workers, *args: object) -> dict[str, Any]:
 def spread(
     job: Job,
     source: VideoSource,
-    network: nn.Module,
+    network: Network,
     ledger: Ledger,
     workers: Workers,
     begin: Segment,

@@ -20,6 +20,8 @@ class Bicubic(nn.Module):
 
     scale = SCALE
     window = 7
+    temporal_radius = 0
+    smallest = 1
 
     def __init__(self) -> None:
         super().__init__()

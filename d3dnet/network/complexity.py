@@ -13,7 +13,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import d3dnet.ops  # noqa: F401  (declares torch.ops.d3dnet)
-from d3dnet.network import Mode
+from d3dnet.network import Mode, check_mode
+from d3dnet.network.interface import Network
 
 REFERENCE_HEIGHT, REFERENCE_WIDTH = 720, 1280  # of the output, as tables have it
 
@@ -34,14 +35,14 @@ class Complexity:
     width: int = REFERENCE_WIDTH
 
 
-def measure(model: nn.Module, mode: Mode = "window") -> Complexity:
+def measure(model: Network, mode: Mode = "window") -> Complexity:
     """The complexity of a network for one 1280 x 720 frame."""
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return Complexity(parameters, count_macs(model, mode=mode))
 
 
 def count_macs(
-    model: nn.Module,
+    model: Network,
     height: int = REFERENCE_HEIGHT,
     width: int = REFERENCE_WIDTH,
     mode: Mode = "window",
@@ -51,7 +52,7 @@ def count_macs(
     Nothing is computed and no memory is taken: the network runs on shapes alone.
 
     Args:
-        model: `D3Dnet`, or a network with its interface.
+        model: a network that runs on shapes alone, as all of PyTorch's layers do.
         height, width: of the output, multiples of the model's scale.
         mode: "window" counts the network's window of frames for each output frame; "sequence"
             what one more frame of a long clip costs, as features are computed once.
@@ -59,8 +60,7 @@ def count_macs(
     Raises:
         ValueError: for a size that is no multiple of the scale, or an unknown mode.
     """
-    if mode not in ("sequence", "window"):
-        raise ValueError(f"mode: got {mode!r}; accepted are 'sequence' and 'window'")
+    check_mode(mode)
     if height % model.scale or width % model.scale:
         raise ValueError(
             f"size: got {width}x{height}; accepted are multiples of the scale {model.scale}"

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from d3dnet.job.pipeline import check_mode, load_network, run_network
+from d3dnet.network import check_mode
+from d3dnet.network.run import load_network, run_network
 from d3dnet.video import colour
 
 SCALE = colour.SCALE

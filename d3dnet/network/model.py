@@ -16,9 +16,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from d3dnet.network import Mode
+from d3dnet.network.interface import Feed, Footprint
 from d3dnet.ops import deform_conv3d
 
 NEGATIVE_SLOPE = 0.1
+
+# Memory of what is computed at once, for each pixel and in units of C values: for each frame, and
+# besides. Measured, see plan.py.
+WORK_PER_FRAME = 7.0
+WORK = 4.0
 
 
 def leaky_relu(x: Tensor) -> Tensor:
@@ -114,7 +121,12 @@ class D3Dnet(nn.Module):
         resd3d_blocks: number of residual D3D blocks.
         res_blocks: number of residual 2-D blocks after the bottleneck.
         window: frames that the bottleneck joins, odd; also the published input length.
+
+    Attributes:
+        metadata: of the file that its weights were read from.
     """
+
+    smallest = 8  # rows and columns
 
     def __init__(
         self,
@@ -130,6 +142,7 @@ class D3Dnet(nn.Module):
         self.scale = scale
         self.channels = channels
         self.window = window
+        self.metadata: dict[str, str] = {}
         self.input = nn.Sequential(
             nn.Conv3d(1, channels, 3, padding=1, bias=False), nn.LeakyReLU(NEGATIVE_SLOPE)
         )
@@ -245,9 +258,26 @@ class D3Dnet(nn.Module):
             One (1, scale h, scale w) float32 frame for each input frame, at most
             ``temporal_radius + chunk`` frames behind the input.
         """
-        from d3dnet.network.streaming import Stream, same_size, stream
+        from d3dnet.network.streaming import same_size, stream
 
-        return stream(Stream(self), same_size(frames), chunk)
+        return stream(self.begin("sequence"), same_size(frames), chunk)
+
+    def begin(self, mode: Mode, skip: int = 0) -> Feed:
+        """Begin a shot in either form; see `d3dnet.network.interface.Plannable`."""
+        from d3dnet.network.streaming import Stream, Windows
+
+        return Stream(self, skip) if mode == "sequence" else Windows(self, skip)
+
+    def footprint(self, mode: Mode, chunk: int) -> Footprint:
+        """What a shot takes, `chunk` frames at once; see `d3dnet.network.interface.Footprint`."""
+        features = self.channels * self.TA.weight.element_size()
+        if mode == "window":
+            # The effort is nearly this: the part after the bottleneck is done once.
+            work = features * (WORK + WORK_PER_FRAME * self.window)
+            return Footprint(4 * self.window, work, self.window // 2, effort=self.window)
+        frames = 4 * len(self.residual_layer) + self.window - 1
+        state = features * frames + 4 * (self.temporal_radius + 2)
+        return Footprint(state, features * (WORK + WORK_PER_FRAME * chunk), self.temporal_radius)
 
     # The parts that the three forms share.
 

@@ -29,22 +29,18 @@ from typing import Any
 
 import psutil
 import torch
-from torch import nn
 
 from d3dnet.errors import NotEnoughMemoryError
+from d3dnet.network import Mode
+from d3dnet.network.interface import Network, Plannable
 from d3dnet.network.memory import free_memory
-from d3dnet.network.model import D3D, D3Dnet
+from d3dnet.network.offsets import expected_reach
 from d3dnet.wording import show_size
 
 CHUNK = 8  # frames computed together where memory allows; the result does not depend on it
 BLOCKS = (0, 128, 64, 32, 16, 8)
 SMALLEST_TILE = 16
 SHARE = 0.8  # of the memory that is free, at most
-REACH_OF_A_LAYER = 1  # pixels, to begin with: a sample between two pixels reads both
-
-# Work for each pixel, in units of C values: for each frame of a chunk, and besides.
-WORK_PER_FRAME = 7.0
-WORK = 4.0
 HEAP = 350 * 2**20  # bytes that the CPU's allocator holds and does not use
 OUTSIDE = 4500  # bytes per input pixel: decoder and encoder, and frames on their way
 
@@ -131,7 +127,7 @@ class Cost:
     work: float
 
 
-def cost(network: D3Dnet, plan: Plan, height: int, width: int, mode: str = "sequence") -> Cost:
+def cost(network: Plannable, plan: Plan, height: int, width: int, mode: Mode = "sequence") -> Cost:
     """What a plan takes for frames of this size."""
     halo = network.spatial_radius + plan.reach
     outer = [
@@ -139,42 +135,32 @@ def cost(network: D3Dnet, plan: Plan, height: int, width: int, mode: str = "sequ
         for length in (height, width)
     ]
     largest, every = math.prod(map(max, outer)), math.prod(map(sum, outer))
-    features = network.channels * network.TA.weight.element_size()
-    work = every / (height * width) * (1 + 0.1 / plan.chunk)
-    if mode == "window":
-        radius = network.window // 2
-        state = 4 * network.window
-        layer = features * (WORK + WORK_PER_FRAME * network.window)
-        work *= network.window  # nearly: the part after the bottleneck is done once
-    else:
-        radius = network.temporal_radius
-        frames = 4 * len(network.residual_layer) + network.window - 1
-        state = features * frames + 4 * (radius + 2)
-        layer = features * (WORK + WORK_PER_FRAME * plan.chunk)
+    takes = network.footprint(mode, plan.chunk)
+    work = every / (height * width) * (1 + 0.1 / plan.chunk) * takes.effort
     if plan.block:
-        work *= 1 + 2 * radius / plan.block
-    held = 4 * network.scale**2 * (plan.block or plan.chunk) + 4 * (2 * radius + plan.block)
+        work *= 1 + 2 * takes.radius / plan.block
+    held = 4 * network.scale**2 * (plan.block or plan.chunk) + 4 * (2 * takes.radius + plan.block)
     return Cost(
-        device=round((largest if plan.block else every) * state + largest * layer),
+        device=round((largest if plan.block else every) * takes.state + largest * takes.work),
         host=round(height * width * held),
         work=work,
     )
 
 
 def make_plan(
-    network: nn.Module,
+    network: Network,
     height: int,
     width: int,
     *,
-    mode: str = "sequence",
+    mode: Mode = "sequence",
     tile: int | None = None,
     max_memory: int | None = None,
 ) -> Plan:
     """Plan how to run a network over frames of this size, from the memory that is free now.
 
     Args:
-        network: on its device, in its precision. A network other than D3Dnet gets a plan that
-            nothing is taken from but the threads.
+        network: on its device, in its precision. One that is not `Plannable` gets a plan
+            that nothing is taken from but the threads.
         height, width: of the input frames.
         mode: "sequence" or "window".
         tile: rows and columns of a tile, 0 for whole frames; None for what memory allows.
@@ -188,9 +174,9 @@ def make_plan(
     threads = torch.get_num_threads()
     if max_memory is not None and max_memory <= 0:
         raise ValueError(f"max_memory: got {max_memory}; accepted is a number of bytes above 0")
-    if not isinstance(network, D3Dnet):
+    if not isinstance(network, Plannable):
         return Plan(threads=threads, chunk=1)
-    weight = network.TA.weight
+    weight = next(network.parameters())
     fixed = Plan(
         precision=str(weight.dtype).removeprefix("torch."),
         device=weight.device.type,
@@ -227,9 +213,9 @@ def make_plan(
     )
 
 
-def _limits(network: D3Dnet, pixels: int, max_memory: int | None) -> tuple[float, float]:
+def _limits(network: Plannable, pixels: int, max_memory: int | None) -> tuple[float, float]:
     """Bytes that may be used on the network's device, and in the host; on the CPU both at once."""
-    device = network.TA.weight.device
+    device = next(network.parameters()).device
     host = SHARE * free_memory(torch.device("cpu"))
     if device.type != "cuda" and max_memory is not None:
         host = max_memory - psutil.Process().memory_info().rss
@@ -239,10 +225,3 @@ def _limits(network: D3Dnet, pixels: int, max_memory: int | None) -> tuple[float
     if max_memory is None:
         return SHARE * free_memory(device), host
     return max_memory - torch.cuda.memory_allocated(device), host
-
-
-def expected_reach(network: D3Dnet) -> int:
-    """What offsets may reach, before any was seen: nothing where they are zero whatever is seen."""
-    layers = [layer for layer in network.modules() if isinstance(layer, D3D)]
-    moving = [layer for layer in layers if any(p.any() for p in layer.conv_offset.parameters())]
-    return REACH_OF_A_LAYER * len(moving)

@@ -3,15 +3,14 @@
 import time
 
 import torch
-from torch import nn
 
-from d3dnet.network.model import D3Dnet
+from d3dnet.network.interface import Network
 
 SIDE = {"cpu": 48, "mps": 64, "cuda": 192}  # of the frames that are measured with
 
 
 @torch.inference_mode()
-def pixels_per_second(network: nn.Module, seconds: float = 5) -> float:
+def pixels_per_second(network: Network, seconds: float = 5) -> float:
     """Input pixels that are super-resolved in a second, in sequence mode.
 
     Small frames are timed, seven at once, for about so many seconds (once at least, after one that
@@ -24,10 +23,7 @@ def pixels_per_second(network: nn.Module, seconds: float = 5) -> float:
     def once() -> float:
         _wait_for(device)
         start = time.perf_counter()
-        if isinstance(network, D3Dnet):
-            network.forward_sequence(clip)
-        else:
-            list(network.stream(clip[0].unbind(1)))
+        network.forward_sequence(clip)
         _wait_for(device)
         return time.perf_counter() - start
 

@@ -10,27 +10,15 @@ more: 26 · C values a pixel, 6.7 kB in float32 for the published network.
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from d3dnet.network.model import D3Dnet, ResD3D
+from d3dnet.network.interface import Feed, Network
 
-
-class Feed(Protocol):
-    """A clip on its way through a network: `Stream` or `Windows`."""
-
-    radius: int  # frames that it looks ahead, and back
-
-    def feed(self, x: Tensor) -> Iterator[Tensor]:
-        """(1, 1, n, h, w) luma, the next n frames -> the (1, s h, s w) frames now complete.
-
-        The iterator must be used up before the next frames are fed.
-        """
-
-    def finish(self) -> Iterator[Tensor]:
-        """The frames still to come; nothing may be fed afterwards."""
+if TYPE_CHECKING:  # model.py begins these at call
+    from d3dnet.network.model import D3Dnet, ResD3D
 
 
 class _Stage:
@@ -69,7 +57,7 @@ class _Stage:
 class _ResD3DStage:
     """`ResD3D`. What its skip waits for are the frames that its first layer keeps anyway."""
 
-    def __init__(self, block: ResD3D) -> None:
+    def __init__(self, block: "ResD3D") -> None:
         self.first = _Stage(lambda x: block.dcn0(x, pad_t=0), 1)
         self.second = _Stage(lambda x: block.dcn1(x, pad_t=0), 1)
 
@@ -92,7 +80,7 @@ class Stream:
             is not the clip's: `temporal_radius` where a clip is taken up in its middle.
     """
 
-    def __init__(self, model: D3Dnet, skip: int = 0) -> None:
+    def __init__(self, model: "D3Dnet", skip: int = 0) -> None:
         self.model = model
         self.radius = model.temporal_radius
         self._skip = skip
@@ -140,8 +128,11 @@ class Windows:
     half a window for the radius.
     """
 
-    def __init__(self, network: nn.Module, skip: int = 0) -> None:
+    def __init__(self, network: Network, skip: int = 0) -> None:
+        if network.window is None:
+            raise ValueError("window: this network has none; accepted is a network that has")
         self.network = network
+        self._length = network.window
         self.radius = network.window // 2
         self._skip = skip
         self._window: list[Tensor] = []  # (1, 1, h, w)
@@ -159,8 +150,8 @@ class Windows:
             yield from self._next(self._window[-1])
 
     def _next(self, frame: Tensor) -> Iterator[Tensor]:
-        self._window = [*self._window, frame][-self.network.window :]
-        if len(self._window) < self.network.window:
+        self._window = [*self._window, frame][-self._length :]
+        if len(self._window) < self._length:
             return
         if self._skip:
             self._skip -= 1

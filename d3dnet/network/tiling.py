@@ -1,7 +1,7 @@
 """The stage around the network: frames of any size, in pieces that fit into memory.
 
 A frame is cut into tiles, each computed with a halo: all the input that its pixels depend on, which
-is the receptive field of the convolutions (`D3Dnet.spatial_radius`) and what the offsets of the D3D
+is the receptive field of the convolutions (`spatial_radius`) and what the offsets of the D3D
 layers reach, one after the other. Beyond the frame there is no halo, but the zeros that the network
 pads with, so that tiled and untiled frames are the same but for rounding.
 
@@ -11,21 +11,18 @@ the offsets of a tile reach further than its halo, or a GPU's memory is full, th
 all states are dropped, and the same frames are computed again.
 """
 
-import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from functools import partial
 from itertools import chain, islice
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from d3dnet.network.model import D3D, D3Dnet
+from d3dnet.network import Mode
+from d3dnet.network.interface import Feed, Plannable
+from d3dnet.network.offsets import measured_reach
 from d3dnet.network.plan import Plan, spans
-from d3dnet.network.streaming import Feed, Stream, Windows, same_size
-
-FAR = 1_000_000  # pixels
+from d3dnet.network.streaming import same_size
 
 
 class Tile(NamedTuple):
@@ -60,10 +57,10 @@ def tiles(height: int, width: int, tile: int, halo: int) -> list[Tile]:
 
 
 def run_tiled(
-    network: D3Dnet,
+    network: Plannable,
     frames: Iterable[Tensor],
     plan: Plan,
-    mode: str = "sequence",
+    mode: Mode = "sequence",
     on_plan: Callable[[Plan], None] | None = None,
 ) -> Iterator[Tensor]:
     """Super-resolve the frames of one shot, as the plan says.
@@ -93,35 +90,6 @@ def run_tiled(
         block = [*following, *islice(frames, size - len(following))]
 
 
-@contextmanager
-def measured_reach(network: D3Dnet) -> Iterator[Callable[[], int]]:
-    """Within it, offsets are watched; the result gives what they have reached so far.
-
-    That is the sum, over the D3D layers, of the largest offset of each in pixels, rounded up, as
-    a sample between two pixels reads both.
-    """
-    layers = [layer for layer in network.modules() if isinstance(layer, D3D)]
-    largest: list[Tensor | None] = [None] * len(layers)
-
-    def watch(index: int, offset: Tensor) -> None:
-        now = torch.stack(torch.aminmax(offset)).abs().amax()
-        seen = largest[index]
-        largest[index] = now if seen is None else torch.maximum(seen, now)
-
-    def reach() -> int:
-        values = [float(value) for value in largest if value is not None]
-        # Not a number is further than anything.
-        return sum(math.ceil(value) if value < FAR else FAR for value in values)
-
-    try:
-        for index, layer in enumerate(layers):
-            layer.on_offset = partial(watch, index)
-        yield reach
-    finally:
-        for layer in layers:
-            layer.on_offset = None
-
-
 class _ReachExceededError(Exception):
     """Offsets reach `reach` pixels, further than the halo of their tile allows."""
 
@@ -133,10 +101,10 @@ class _Shot:
     """What is known of a shot between two blocks: its last frames, and the states of its tiles."""
 
     def __init__(
-        self, network: D3Dnet, plan: Plan, mode: str, on_plan: Callable[[Plan], None] | None
+        self, network: Plannable, plan: Plan, mode: Mode, on_plan: Callable[[Plan], None] | None
     ) -> None:
         self.network, self.plan, self.mode, self.on_plan = network, plan, mode, on_plan
-        self.radius = self._begin(0).radius
+        self.radius = network.begin(mode).radius
         self.before: list[Tensor] = []  # the last 2 radius frames
         self.taken_in = self.put_out = 0  # frames
         self.states: dict[Tile, Feed] = {}
@@ -185,7 +153,8 @@ class _Shot:
         state = self.states.pop(tile, None)
         if state is None:
             # Built anew: the first of the frames before only serve the others.
-            state = self._begin(self.put_out - (self.taken_in - len(self.before)))
+            skip = self.put_out - (self.taken_in - len(self.before))
+            state = self.network.begin(self.mode, skip)
             block = [*self.before, *block]
         y, x = slice(*tile.outer_rows), slice(*tile.outer_columns)
         pieces = (
@@ -200,7 +169,3 @@ class _Shot:
             result[place] = output[part]
         if not (self.plan.block or last):
             self.states[tile] = state
-
-    def _begin(self, skip: int) -> Feed:
-        form = Stream if self.mode == "sequence" else Windows
-        return form(self.network, skip)

@@ -11,7 +11,8 @@ from d3dnet.datasets.luma import unit_luma
 from d3dnet.evaluation.metrics import psnr
 from d3dnet.network import Mode
 from d3dnet.network.guided import GuidedD3Dnet
-from d3dnet.network.model import D3D, D3Dnet
+from d3dnet.network.model import D3Dnet
+from d3dnet.network.offsets import watched_offsets
 
 BORDER = 8  # high-resolution pixels that are not scored
 FRAMES = 7  # of a clip that are, from its beginning
@@ -64,16 +65,9 @@ def offset_reach(model: D3Dnet | GuidedD3Dnet, lr: Tensor) -> float:
     """
     reaches: list[float] = []
 
-    def measure(offset: Tensor) -> None:
-        taps: Tensor = offset.unflatten(1, (-1, 2))
-        reaches.append(taps.norm(dim=2).mean().item())
+    def measure(layer: str, offset: Tensor) -> None:
+        reaches.append(offset.unflatten(1, (27, 2)).norm(dim=2).mean().item())
 
-    layers = [layer for layer in model.modules() if isinstance(layer, D3D)]
-    for layer in layers:
-        layer.on_offset = measure
-    try:
+    with watched_offsets(model, measure):
         model.forward_sequence(lr)
-    finally:
-        for layer in layers:
-            layer.on_offset = None
     return max(reaches, key=lambda reach: (reach != reach, reach), default=0.0)  # NaN is largest

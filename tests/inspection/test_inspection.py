@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import d3dnet.network.checkpoints
+import d3dnet.network.run
 from d3dnet.cli import main
 from d3dnet.errors import InputError
 from d3dnet.inspection import drawing, preview
@@ -32,7 +33,8 @@ def clip(tmp_path):
 @pytest.fixture
 def loaded(monkeypatch, network):
     """The small network in the place of every model."""
-    monkeypatch.setattr(d3dnet.network.checkpoints, "load_model", lambda *_, **__: network)
+    for module in (d3dnet.network.checkpoints, d3dnet.network.run):
+        monkeypatch.setattr(module, "load_model", lambda *_, **__: network)
 
 
 def test_offsets_that_are_set_are_the_ones_that_are_shown(network):

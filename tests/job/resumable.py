@@ -13,9 +13,9 @@ import torch
 
 import d3dnet.video
 from d3dnet.job.events import SegmentDone
-from d3dnet.job.pipeline import run_network
 from d3dnet.job.upscale import upscale_video
 from d3dnet.network.model import D3Dnet
+from d3dnet.network.run import run_network
 from d3dnet.video.source import VideoSource
 from tests.network.test_model import with_offsets
 from tests.video.clips import ffmpeg

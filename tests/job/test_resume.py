@@ -14,12 +14,12 @@ import torch
 from d3dnet.errors import BusyError, InputError, OtherWorkError
 from d3dnet.job.events import SegmentDone
 from d3dnet.job.journal import Journal
-from d3dnet.job.pipeline import run_network
 from d3dnet.job.segments import Segment, checksum, taken_up, warm_up
 from d3dnet.job.upscale import upscale_video
 from d3dnet.network.bicubic import Bicubic
 from d3dnet.network.model import D3Dnet
 from d3dnet.network.plan import Plan
+from d3dnet.network.run import run_network
 from d3dnet.video.source import VideoSource
 from tests.job.resumable import Tiny, frames_of, start, three_shots, upscale
 from tests.video.clips import ffmpeg, make_clip

@@ -15,18 +15,16 @@ import torch
 from skimage.color import rgb2ycbcr
 
 import d3dnet
-from d3dnet.datasets.imresize import imresize
 from d3dnet.errors import InputError, OutputError
 from d3dnet.job.events import Progress
-from d3dnet.job.pipeline import READ_AHEAD, run_network
+from d3dnet.job.pipeline import READ_AHEAD
 from d3dnet.job.upscale import upscale_video
-from d3dnet.network.bicubic import Bicubic
 from d3dnet.network.checkpoints import bundled_models
 from d3dnet.network.frames import upscale_frames
 from d3dnet.network.model import D3Dnet
 from d3dnet.video.colour import from_network, to_network
 from d3dnet.video.source import VideoSource
-from tests.network.stand_in import BilinearNetwork, MeanNetwork, enlarge
+from tests.network.stand_in import BilinearNetwork, enlarge
 from tests.video.clips import (
     PROGRAM_IDS,
     PROGRAMS,
@@ -334,45 +332,6 @@ def test_joined_clips_give_the_frames_of_each_upscaled_alone(tmp_path, mode, cut
         for a, b in zip(ours, theirs, strict=True)
     )
     assert same == (cuts != "off")
-
-
-def test_bicubic_is_keys_cubic_about_the_edges_of_the_picture():
-    # MATLAB's imresize of an enlargement is that, and shares no code with it.
-    picture = np.random.default_rng(0).random((9, 11))
-    found = upscale_frames(picture[None], model="bicubic")[0]
-    inside = (slice(8, -8), slice(8, -8))  # MATLAB mirrors at the edges
-    expected = np.clip(imresize(picture, 4), 0, 1)
-    np.testing.assert_allclose(found[inside], expected[inside], atol=1e-5)
-    clip = torch.rand(5, 1, 9, 8)
-    results = [list(run_network(Bicubic(), clip, mode)) for mode in ("window", "sequence")]
-    torch.testing.assert_close(*results)
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 11])
-def test_window_mode_repeats_the_first_and_the_last_frame(count):
-    clip = torch.rand(count, 1, 9, 8)
-    found = list(run_network(MeanNetwork(), clip, "window"))
-    assert len(found) == count
-    for t, frame in enumerate(found):
-        window = [clip[min(max(t + n, 0), count - 1)] for n in range(-3, 4)]
-        expected = sum(weight * f for weight, f in zip(range(1, 8), window, strict=True)) / 28
-        torch.testing.assert_close(frame, enlarge(expected[None])[0])
-
-
-@pytest.mark.parametrize("mode", ["sequence", "window"])
-def test_an_endless_video_is_read_no_further_than_the_network_looks(mode):
-    read_frames = itertools.count()
-
-    def endless():
-        for n in read_frames:
-            yield torch.full((1, 8, 8), n / 1000)
-
-    results = run_network(BilinearNetwork(), endless(), mode)
-    for n, frame in enumerate(itertools.islice(results, 50)):
-        torch.testing.assert_close(frame, torch.full((1, 32, 32), n / 1000))
-        assert next(read_frames) <= 50 + 2 * (n + 5)  # itself a step of the counter
-        break
-    assert next(read_frames) < 8
 
 
 def test_frames_do_not_pile_up_in_the_pipeline(tmp_path, monkeypatch):

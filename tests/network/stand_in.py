@@ -12,13 +12,19 @@ class BilinearNetwork(nn.Module):
 
     scale = 4
     window = 7
+    temporal_radius = 0
+    smallest = 8
 
     def __init__(self, delay: int = 3) -> None:
         super().__init__()
         self.delay = delay
+        self.metadata: dict[str, str] = {}
 
     def forward(self, x: Tensor) -> Tensor:
         return enlarge(x[:, :, self.window // 2])
+
+    def forward_sequence(self, x: Tensor) -> Tensor:
+        return torch.stack([enlarge(frame) for frame in x.unbind(2)], 2)
 
     def stream(self, frames: Iterable[Tensor], chunk: int = 8) -> Iterator[Tensor]:
         held: list[Tensor] = []

@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from d3dnet.network import tiling
+from d3dnet.network import streaming
 from d3dnet.network.checkpoints import load_model
 from d3dnet.network.model import D3D, D3Dnet
+from d3dnet.network.offsets import measured_reach
 from d3dnet.network.plan import Plan
 from d3dnet.network.streaming import Stream
-from d3dnet.network.tiling import measured_reach, run_tiled, tiles
+from d3dnet.network.tiling import run_tiled, tiles
 from tests.network.test_model import with_offsets
 
 CODE_VALUE = 1 / 255
@@ -167,7 +168,7 @@ def test_after_a_change_of_plan_no_state_of_the_old_tiles_takes_memory(network, 
             raise torch.OutOfMemoryError("CUDA out of memory")
         return shallow_features(x, pad_t)
 
-    monkeypatch.setattr(tiling, "Stream", Watched)
+    monkeypatch.setattr(streaming, "Stream", Watched)
     monkeypatch.setattr(network, "shallow_features", features)
     plans = []
     for _ in run_tiled(network, clip, Plan(tile=32, reach=6, chunk=2), on_plan=plans.append):
