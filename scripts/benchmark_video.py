@@ -37,11 +37,11 @@ from unittest import mock
 
 import psutil
 import torch
-from torch import nn
 
 from d3dnet import upscale_video
 from d3dnet.job.events import Event, Progress
 from d3dnet.network.checkpoints import bundled_models, load_model
+from d3dnet.network.interface import Network
 from d3dnet.network.memory import free_memory
 from d3dnet.network.model import D3Dnet
 from d3dnet.network.plan import cost, make_plan
@@ -192,7 +192,7 @@ def upscale_and_print_peaks(size: str, frames: int) -> None:
     print(rest, *peaks)
 
 
-def segments(repeats: int, frames: int, network: nn.Module) -> None:
+def segments(repeats: int, frames: int, network: Network) -> None:
     """With bicubic in the network's place, so that what is not the network can be seen."""
     height, width = 90, 160
     again = 0

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 
@@ -105,12 +105,13 @@ def evaluate(
     upscaler: Literal["bicubic"] | Network | Upscale
     if model == "bicubic":
         upscaler = "bicubic"
-    elif isinstance(model, str | os.PathLike):
+    elif callable(model) and not hasattr(model, "parameters"):
+        upscaler = model
+    else:
         from d3dnet.network.run import load_network
 
-        upscaler = load_network(model, device, precision)
-    else:
-        upscaler = model
+        named = cast("str | os.PathLike[str] | Network", model)  # functions have no parameters
+        upscaler = load_network(named, device, precision)
     results, notes = [], _incomplete(dataset, found)
     if bd:
         notes.append(

@@ -68,7 +68,7 @@ def run_network(
 
 
 def load_network(
-    model: str | os.PathLike[str] | nn.Module,
+    model: str | os.PathLike[str] | nn.Module | Network,
     device: str | torch.device = "auto",
     precision: str = "auto",
 ) -> Network:
@@ -82,8 +82,8 @@ def load_network(
         CheckpointError: a wrong weights file, or a network of another scale.
         ValueError: an unknown device or precision, or a module that is no `Network`.
     """
-    network = model
-    if not isinstance(model, nn.Module):
+    network: object = model
+    if isinstance(model, str | os.PathLike):
         network = load_model(model, device=device, precision=precision)
     if not isinstance(network, Network):
         raise ValueError(
@@ -91,7 +91,7 @@ def load_network(
             "with all that d3dnet.network.interface.Network names"
         )
     if network.scale != SCALE:
-        name = type(model).__name__ if isinstance(model, nn.Module) else str(model)
+        name = str(model) if isinstance(model, str | os.PathLike) else type(model).__name__
         raise CheckpointError(
             f"model: {name} makes pictures {network.scale} times larger; accepted are weights "
             f"that make them {SCALE} times larger, of which any smaller size is made (--scale)"
