@@ -12,7 +12,7 @@ from d3dnet.network import SCALE, Mode
 from d3dnet.network.checkpoints import load_model
 from d3dnet.network.interface import Network, Plannable
 from d3dnet.network.plan import Plan
-from d3dnet.network.streaming import Windows, stream
+from d3dnet.network.streaming import Windows, same_size, stream
 from d3dnet.network.tiling import run_tiled
 
 WHOLE_FRAMES = Plan()
@@ -58,7 +58,7 @@ def run_network(
     elif mode == "sequence":
         results = network.stream(padded())
     else:
-        results = stream(Windows(network), padded(), chunk=1)
+        results = stream(Windows(network), same_size(padded()), chunk=1)
     while True:
         with torch.inference_mode():  # not around a yield, where it would leak to the caller
             result = next(results, None)
