@@ -60,7 +60,7 @@ SET_NAMES = {
 
 
 @dataclass(frozen=True)
-class Clip:
+class BenchmarkClip:
     """One clip of a test set: where its frames are.
 
     Attributes:
@@ -89,7 +89,7 @@ def canonical_name(dataset: str) -> str:
 
 def find_clips(
     dataset: str, root: str | os.PathLike[str], degradation: Degradation = "double"
-) -> list[Clip]:
+) -> list[BenchmarkClip]:
     """The clips of a test set, sorted by name.
 
     Args:
@@ -150,7 +150,7 @@ def role_folder(folder: Path, roles: tuple[str, ...]) -> Path | None:
     return next((children[role] for role in roles if role in children), None)
 
 
-def _listed_clips(folder: Path, lr_folders: tuple[str, ...]) -> list[Clip]:
+def _listed_clips(folder: Path, lr_folders: tuple[str, ...]) -> list[BenchmarkClip]:
     """Vimeo-90k: the clips of its list, names at the start of lines."""
     listings = [folder / "sep_testlist.txt", *sorted(folder.glob("meta_info*test*.txt"))]
     listing = next((path for path in listings if path.exists()), None)
@@ -173,28 +173,28 @@ def _listed_clips(folder: Path, lr_folders: tuple[str, ...]) -> list[Clip]:
             "list"
         )
     lr = role_folder(folder, lr_folders)
-    return [Clip(name, hr / name, lr / name if lr else None) for name in names]
+    return [BenchmarkClip(name, hr / name, lr / name if lr else None) for name in names]
 
 
-def _clips_by_role(folder: Path, lr_folders: tuple[str, ...]) -> list[Clip]:
+def _clips_by_role(folder: Path, lr_folders: tuple[str, ...]) -> list[BenchmarkClip]:
     """``GT/calendar`` + ``BIx4/calendar``."""
     hr, lr = role_folder(folder, HR_FOLDERS), role_folder(folder, lr_folders)
     if hr is None:
         return []
     if is_clip(hr):  # the set's folder is itself one clip, hr/ + lr_x4/
-        return [Clip(folder.name, hr, lr)]
+        return [BenchmarkClip(folder.name, hr, lr)]
     low = {clip_name(path): path for path in lr.iterdir() if is_clip(path)} if lr else {}
     found = sorted(path for path in hr.iterdir() if is_clip(path))
-    return [Clip(clip_name(path), path, low.get(clip_name(path))) for path in found]
+    return [BenchmarkClip(clip_name(path), path, low.get(clip_name(path))) for path in found]
 
 
-def _clips_by_name(folder: Path, lr_folders: tuple[str, ...]) -> list[Clip]:
+def _clips_by_name(folder: Path, lr_folders: tuple[str, ...]) -> list[BenchmarkClip]:
     """``calendar.mkv``, ``calendar/im1.png``, or ``calendar/hr`` + ``calendar/lr_x4``."""
     clips = []
     for path in sorted(folder.iterdir()):
         hr = role_folder(path, HR_FOLDERS) if path.is_dir() else None
         if hr is not None:
-            clips.append(Clip(path.name, hr, role_folder(path, lr_folders)))
+            clips.append(BenchmarkClip(path.name, hr, role_folder(path, lr_folders)))
         elif is_clip(path):
-            clips.append(Clip(clip_name(path), path))
+            clips.append(BenchmarkClip(clip_name(path), path))
     return clips

@@ -22,7 +22,7 @@ from d3dnet.datasets.luma import unit_luma
 Cuboid = tuple[slice, slice, slice]
 # Frames as the network takes them (C, T, h, w), and stored luma (1, T, 4h, 4w).
 Pair = tuple[np.ndarray, np.ndarray]
-Place = TypeVar("Place")
+Candidate = TypeVar("Candidate")
 
 
 class Samples(Protocol):
@@ -205,12 +205,14 @@ def _random_place(
     return t, y, x
 
 
-def most_detailed(places: Sequence[Place], middle_of: Callable[[Place], np.ndarray]) -> Place:
+def most_detailed(
+    places: Sequence[Candidate], middle_of: Callable[[Candidate], np.ndarray]
+) -> Candidate:
     """The one whose middle frame, stored luma (h, w), has the steepest mean gradient."""
     if len(places) == 1:
         return places[0]
 
-    def detail(place: Place) -> float:
+    def detail(place: Candidate) -> float:
         luma = unit_luma(middle_of(place))
         return sum(float(np.abs(np.diff(luma, axis=axis)).mean()) for axis in (0, 1))
 

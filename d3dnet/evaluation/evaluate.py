@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 
-from d3dnet.datasets.benchmarks import KNOWN_CLIPS, Clip, canonical_name, find_clips, make_lr
+from d3dnet.datasets.benchmarks import (
+    KNOWN_CLIPS,
+    BenchmarkClip,
+    canonical_name,
+    find_clips,
+    make_lr,
+)
 from d3dnet.datasets.frames import clip_name, is_clip, read_clip
 from d3dnet.datasets.imresize import SCALE, Degradation, imresize
 from d3dnet.datasets.luma import luma
@@ -301,7 +307,7 @@ def _score_frames(
 
 
 def _low_resolution(
-    clip: Clip, hr: np.ndarray, dataset: str, protocol: Protocol, bd: bool
+    clip: BenchmarkClip, hr: np.ndarray, dataset: str, protocol: Protocol, bd: bool
 ) -> tuple[np.ndarray, str, list[str]]:
     """The low-resolution frames of a clip, where they came from, and notes on them."""
     vimeo = dataset == "Vimeo-90k"
@@ -329,7 +335,7 @@ def _low_resolution(
     return lr, str(clip.lr), notes
 
 
-def _scored(protocol: Protocol, frames: int, clip: Clip) -> range:
+def _scored(protocol: Protocol, frames: int, clip: BenchmarkClip) -> range:
     scored = protocol.scored_frames(frames)
     if not scored:
         raise ValueError(
@@ -368,7 +374,7 @@ def _result(
     )
 
 
-def _select(clips: Sequence[Clip], names: Sequence[str] | None) -> list[Clip]:
+def _select(clips: Sequence[BenchmarkClip], names: Sequence[str] | None) -> list[BenchmarkClip]:
     if names is None:
         return list(clips)
     present = [clip.name for clip in clips]
@@ -378,14 +384,14 @@ def _select(clips: Sequence[Clip], names: Sequence[str] | None) -> list[Clip]:
     return [clip for clip in clips if clip.name in names]
 
 
-def _incomplete(dataset: str, clips: Sequence[Clip]) -> list[str]:
+def _incomplete(dataset: str, clips: Sequence[BenchmarkClip]) -> list[str]:
     missing = set(KNOWN_CLIPS.get(dataset, ())) - {clip.name for clip in clips}
     if not missing:
         return []
     return [f"{', '.join(sorted(missing))} left out: the mean does not compare with tables"]
 
 
-def _ready_frames(folder: Path, clips: Sequence[Clip]) -> dict[str, Path]:
+def _ready_frames(folder: Path, clips: Sequence[BenchmarkClip]) -> dict[str, Path]:
     """Where the ready frames of each clip are; clips without any are left out."""
     if not folder.is_dir():
         raise FileNotFoundError(f"frames: {folder} is not a folder")
@@ -406,7 +412,7 @@ def _ready_frames(folder: Path, clips: Sequence[Clip]) -> dict[str, Path]:
     )
 
 
-def _progress(clips: Sequence[Clip], show: bool) -> Iterator[Clip]:
+def _progress(clips: Sequence[BenchmarkClip], show: bool) -> Iterator[BenchmarkClip]:
     from tqdm import tqdm
 
     return iter(tqdm(clips, desc="clips", unit="clip", disable=not show))

@@ -134,7 +134,7 @@ def along(maps: Tensor, weights: Tensor, dim: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Tile:
+class GaborTile:
     """Responses computed at a time: at the ``outer`` pixels, of which the ``core`` is kept.
 
     The rim between them is for windows, which reach beyond the core. Both are (rows, columns).
@@ -166,7 +166,7 @@ class Tile:
         maps[..., *self.core] = local[..., rows, columns]
 
 
-def tiles(frames: Tensor, scale: Scale, rim: int = 0) -> Iterator[Tile]:
+def gabor_tiles(frames: Tensor, scale: Scale, rim: int = 0) -> Iterator[GaborTile]:
     """Tiles that cover the pixels of (T, H, W) frames at which the filters of a scale fit.
 
     Args:
@@ -188,7 +188,7 @@ def tiles(frames: Tensor, scale: Scale, rim: int = 0) -> Iterator[Tile]:
     for rows in spans(frames.shape[1]):
         for columns in spans(frames.shape[2]):
             outer, core = zip(rows, columns, strict=True)
-            yield Tile(outer, core, scale.half)
+            yield GaborTile(outer, core, scale.half)
 
 
 @cache

@@ -21,10 +21,10 @@ from d3dnet.evaluation.movie_gabor import (
     RADIUS,
     SCALES,
     Scale,
+    gabor_tiles,
     gaussian,
     responses,
     separable,
-    tiles,
 )
 
 FIRST_FRAME, INTERVAL = 17, 8  # schedule of the release, counting frames from 1
@@ -176,7 +176,7 @@ def peak_amplitude(frames: Tensor) -> float:
     return max(
         response.abs().max().item()
         for scale in SCALES
-        for tile in tiles(frames, scale)
+        for tile in gabor_tiles(frames, scale)
         for response in responses(tile.around(frames), scale)
     )
 
@@ -209,7 +209,7 @@ def channel_sums(sr: Tensor, hr: Tensor, scale: Scale, peak: float) -> ChannelSu
     """
     sums = hr.new_zeros(2 * 4 + 7 + 1, *hr.shape[1:])
     frequencies = torch.from_numpy(scale.frequencies).to(hr.device)
-    for tile in tiles(hr, scale, rim=WINDOW_RADIUS):
+    for tile in gabor_tiles(hr, scale, rim=WINDOW_RADIUS):
         local = hr.new_zeros(len(sums), *tile.size)
         energy, constraints, error = local[:8].unflatten(0, (2, 4)), local[8:15], local[15]
         of_sr = responses(tile.around(sr), scale)

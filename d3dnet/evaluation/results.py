@@ -101,10 +101,10 @@ class EvaluationResult:
                 writer.writerow([clip.name, index, *cells])
         return text.getvalue()
 
-    def rows(self) -> "list[Row]":
+    def rows(self) -> "list[TableRow]":
         """Rows of clips, the set's mean, and the published rows of the same protocol."""
         rows = [
-            Row(
+            TableRow(
                 clip.name,
                 clip.psnr,
                 clip.ssim,
@@ -116,7 +116,7 @@ class EvaluationResult:
             for clip in self.clips
         ]
         rows.append(
-            Row(
+            TableRow(
                 f"mean: {self.label}",
                 self.psnr,
                 self.ssim,
@@ -135,7 +135,7 @@ class EvaluationResult:
             t_movie, movie = movies.get(method, (None, None))
             parameters, macs = PUBLISHED_COST.get(method, (None, None))
             rows.append(
-                Row(
+                TableRow(
                     f"published: {method}",
                     *scores,
                     t_movie=t_movie,
@@ -146,7 +146,7 @@ class EvaluationResult:
             )
         return rows
 
-    def columns(self) -> "tuple[Column, ...]":
+    def columns(self) -> "tuple[TableColumn, ...]":
         """PSNR and SSIM, and what was measured besides."""
         shown = {
             "psnr": True,
@@ -192,7 +192,7 @@ class EvaluationResult:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """A row of the table; what is None is not known.
 
     ``t_movie`` and ``movie`` are x 1000, ``parameters`` in millions, ``macs`` in G, ``seconds`` per
@@ -211,27 +211,27 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Column:
-    """A column of the table: the field of `Row`, the heading, the decimals and the width."""
+class TableColumn:
+    """A column of the table: the field of `TableRow`, the heading, the decimals and the width."""
 
     name: str
     title: str
     decimals: int
     width: int
 
-    def text(self, row: Row) -> str:
+    def text(self, row: TableRow) -> str:
         """The row's cell; empty where the value is not known."""
         value = getattr(row, self.name)
         return "" if value is None else f"{value:.{self.decimals}f}"
 
 
 COLUMNS = (
-    Column("psnr", "PSNR", 3, 7),
-    Column("ssim", "SSIM", 4, 6),
-    Column("t_movie", "T-MOVIE", 2, 7),
-    Column("movie", "MOVIE", 2, 5),
-    Column("tof", "tOF", 3, 6),
-    Column("parameters", "Mparams", 2, 7),
-    Column("macs", "GMACs", 1, 7),
-    Column("seconds", "s/frame", 3, 7),
+    TableColumn("psnr", "PSNR", 3, 7),
+    TableColumn("ssim", "SSIM", 4, 6),
+    TableColumn("t_movie", "T-MOVIE", 2, 7),
+    TableColumn("movie", "MOVIE", 2, 5),
+    TableColumn("tof", "tOF", 3, 6),
+    TableColumn("parameters", "Mparams", 2, 7),
+    TableColumn("macs", "GMACs", 1, 7),
+    TableColumn("seconds", "s/frame", 3, 7),
 )
