@@ -33,7 +33,7 @@ from d3dnet.video.encode import time_offset
 from d3dnet.video.ffmpeg import find_program
 from d3dnet.video.hdr import warn_of_hdr
 from d3dnet.video.images import ENCODERS, is_image, is_pattern
-from d3dnet.video.join import check
+from d3dnet.video.rehearsal import rehearse
 from d3dnet.video.scenes import read_cuts
 from d3dnet.video.source import Reading, VideoSource
 from d3dnet.video.streams import keep
@@ -175,7 +175,7 @@ def upscale_video(
         target = target_of(source, size, program, encoding, path.suffix)
         with full_disk_told(path), opened(path, parent, segment, restart) as (journal, shares):
             kept = keep(source.streams, path, sound=sound)
-            kept = check(path, journal.beside, target, source, program, kept)
+            kept = rehearse(path, journal.beside, target, source, program, kept)
             first_transparent = source.transparent
             _warn(path, source, target, size)
             if not isinstance(model, nn.Module):
@@ -201,7 +201,7 @@ def upscale_video(
                 plan=plan,
                 target=target,
                 program=program,
-                offset=time_offset(source),
+                offset=time_offset(source, path),
                 output=path,
                 folder=journal.folder,
             )

@@ -4,23 +4,25 @@ Frames and their times, streams, tags, size, and the picture itself: at frames 0
 result is made as small as the source again and their difference measured.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from itertools import zip_longest
 from pathlib import Path
+from types import MappingProxyType
 
 import av
 import numpy as np
 
 from d3dnet.errors import AuditError, InputError
 from d3dnet.video.colour import grid_of, to_network
+from d3dnet.video.encode import time_offset
 from d3dnet.video.hdr import Mastering, encoder_parameters
 from d3dnet.video.images import is_image
 from d3dnet.video.picture import RANGE_LIMITED, RANGE_UNSPECIFIED, UNSPECIFIED, ColourTags, Frame
 from d3dnet.video.resample import resample_chroma, resample_luma
 from d3dnet.video.source import VideoSource
-from d3dnet.video.streams import MATROSKA, QUICKTIME, Kept
+from d3dnet.video.streams import MATROSKA, QUICKTIME, Kept, is_same_sound
 from d3dnet.video.target import Target
 
 MIN_PSNR = 20.0  # dB of each plane; a wrong picture, not one of low quality
@@ -129,8 +131,7 @@ def _pictures(before: VideoSource, after: VideoSource, target: Target) -> Iterat
         yield Row("transparency", "kept", found, after.layout.alpha)
     if is_image(after.path):  # which have no times
         return
-    moved = before.reading.is_part or first[0] < 0
-    start = Fraction(0) if moved else first[0]
+    start = first[0] + time_offset(before, after.path) * before.time_base
     free = after.path.suffix.lower() not in (*QUICKTIME, *MATROSKA)
     fits = free or abs(first[1] - start) <= max(tick, MAX_SHIFT)
     yield Row("first time", f"{float(start):.4f} s", f"{float(first[1]):.4f} s", fits)
@@ -175,7 +176,8 @@ def _streams(before: VideoSource, after: VideoSource, path: Path, kept: Kept) ->
     one, two = before.streams, after.streams
     reading = before.reading
     begin = before.first_pts * before.time_base if reading.is_part else None
-    ends = {number: _sound_ends(before, number, begin, before.end) for number in kept.sound}
+    end, probing = before.end, kept.probing
+    ends = {number: _sound_ends(before, number, begin, end, probing) for number in kept.sound}
     # A track of nothing is none in QuickTime.
     held = {
         number: how
@@ -184,7 +186,7 @@ def _streams(before: VideoSource, after: VideoSource, path: Path, kept: Kept) ->
     }
     wanted = [one.sound[n] if to == "copy" else to for n, to in held.items()]
     same = len(wanted) == len(two.sound) and all(
-        to != "copy" or _same_codec(one.sound[n], found)
+        to != "copy" or is_same_sound(one.sound[n], found)
         for (n, to), found in zip(held.items(), two.sound, strict=False)
     )
     if one.sound:
@@ -203,11 +205,6 @@ def _streams(before: VideoSource, after: VideoSource, path: Path, kept: Kept) ->
     for name, expected, found in counts:
         if expected or found:
             yield Row(name, str(expected), str(found), expected == found)
-
-
-def _same_codec(one: str, two: str) -> bool:
-    # Transport streams do not tell the layers of MPEG audio apart.
-    return one == two or {one, two} <= {"mp1", "mp2", "mp3"}
 
 
 def _sound_times(
@@ -232,14 +229,20 @@ def _sound_times(
 
 
 def _sound_ends(
-    video: VideoSource, index: int, start: Fraction | None = None, stop: Fraction | None = None
+    video: VideoSource,
+    index: int,
+    start: Fraction | None = None,
+    stop: Fraction | None = None,
+    probing: Mapping[str, str] = MappingProxyType({}),
 ) -> SoundEnds:
     """Times of the first and last packet of a sound stream between two times, and its sample rate.
 
     In seconds after the first picture; None if there is no packet. Packets are not kept: a film has
     a million.
     """
-    with av.open(f"file:{video.path}", metadata_errors="replace") as container:
+    with av.open(
+        f"file:{video.path}", metadata_errors="replace", options=dict(probing)
+    ) as container:
         sound = container.streams.audio[index]
         first = last = None
         for packet in container.demux(sound):

@@ -3,12 +3,13 @@
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import ffmpeg
 
-from d3dnet.video.ffmpeg import Program, has_option
+from d3dnet.video.ffmpeg import Program, filters_see_container_ticks, has_option
 from d3dnet.video.hdr import encoder_parameters
 from d3dnet.video.images import escaped, is_image, is_pattern
 from d3dnet.video.picture import UNSPECIFIED
@@ -26,12 +27,33 @@ DEFAULT_CRF = {"libx264": 18, "libx264rgb": 18, "libx265": 20, "libsvtav1": 24, 
 HASHABLE = "name in hexadecimal: "
 HEADED_CODECS = ("mpeg4", "libxvid")  # whose headers are not repeated among the pictures
 
+# Ticks per second of containers that keep how long a picture is shown, but for QuickTime's kind.
+TICKS = {**dict.fromkeys(MATROSKA, 1000), ".flv": 1000, **dict.fromkeys(TRANSPORT, 90000)}
+LEAST_TICKS = 10_000  # of QuickTime's kind, where FFmpeg chooses them
+
+# Layouts that libopus takes; those of other encoders are known to the program.
+OPUS_LAYOUTS = "mono|stereo|3.0|quad|5.0|5.1|6.1|7.1"
+
 # Options of the program that are of the file, or of sound, and not of the picture's encoder.
 CONTAINER_OPTIONS = (
     *("metadata", "map_metadata", "map_chapters", "disposition", "attach", "program", "timestamp"),
     *("f", "fflags", "tag", "vtag", "brand", "t", "to", "fs", "shortest", "max_interleave_delta"),
     *("an", "sn", "dn", "af", "ac", "ar", "ab", "aq", "acodec", "scodec", "filter_complex"),
 )
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The end of the pictures of a result.
+
+    Attributes:
+        time: in seconds, where the last one is not shown any more.
+        shown_last, coded_last: numbers of packets, as they are coded.
+    """
+
+    time: Fraction
+    shown_last: int
+    coded_last: int
 
 
 def segment_command(
@@ -86,7 +108,8 @@ def join_command(
     *,
     delay: Fraction = Fraction(0),
     cover_files: Sequence[Path] = (),
-    only_one_frame: bool = False,
+    ending: Ending | None = None,
+    until: Fraction | None = None,
 ) -> list[str]:
     """The command that reads coded pictures on its standard input, the rest from `source`.
 
@@ -94,12 +117,14 @@ def join_command(
         kept: what is copied from there.
         delay: seconds added to the source's times.
         cover_files: covers as files, for Matroska, where they are attachments.
-        only_one_frame: stop after one picture and one packet of sound.
+        ending: how long the last picture is shown; None: as long as one of the frame rate.
+        until: time in the result after which nothing is copied.
     """
     suffix, encoding = path.suffix.lower(), target.encoding
     pictures = ffmpeg.input("pipe:0", format=segment_format(target))
-    # An edit list ends with the last picture: it must have a duration.
-    filters = f"setts=pts=PTS:dts=DTS:duration=max(1\\,1/({float(target.frame_rate):.6f}*TB))"
+    ticks = _container_ticks(target, suffix, program)
+    duration = "DURATION" if ticks == "" else _durations(target, suffix, ticks, ending)
+    filters = f"setts=pts=PTS:dts=DTS:duration={duration}"
     if suffix in TRANSPORT and encoding.codec in HEADED_CODECS:
         filters += ",dump_extra"  # there is no other place for their headers
     options: dict[str, object] = {
@@ -114,6 +139,12 @@ def join_command(
         options["tag:v:0"] = "hvc1"  # or Apple's players refuse it
     if suffix in FRAME_CLOCK_SUFFIXES:
         options["r:v:0"] = f"{target.frame_rate.numerator}/{target.frame_rate.denominator}"
+    elif suffix in QUICKTIME and "timecode" in source.streams.metadata:
+        options["r:v:0"] = str(source.base_rate)  # by which it counts, if the frames vary
+    if suffix in QUICKTIME and kept.any_tags:
+        options["movflags"] = "+use_metadata_tags"
+    if _has_own_ticks(suffix, program) and filters_see_container_ticks(program):
+        options["video_track_timescale"] = ticks
     if suffix in TRANSPORT:
         options |= {"mpegts_copyts": 1, "muxdelay": 0, "muxpreload": 0}
     if suffix in (*MATROSKA, *FRAME_CLOCK_SUFFIXES):
@@ -126,43 +157,49 @@ def join_command(
         options["disposition:v:0"] = "+".join(source.streams.disposition)
     streams = [pictures["v:0"]]
     if not source.images:
-        rest = ffmpeg.input(_hashable(f"file:{source.path}"), **_part_options(source, delay))
+        rest = ffmpeg.input(
+            _hashable(f"file:{source.path}"), **_part_options(source, delay), **kept.probing
+        )
         options |= {"map_metadata": 1, "map_chapters": 1}
         # None: ffmpeg-python leaves out an input of which no stream is named.
         streams.append(rest["v:1000?"])
     for number, (index, encoder) in enumerate(kept.sound.items()):
         streams.append(rest[f"a:{index}"])
         options[f"c:a:{number}"] = encoder
+        # What is decoded is not cut at the beginning of the part otherwise, or twice.
+        cut = ["atrim=start=0"] if encoder != "copy" and source.reading.is_part else []
+        cut += [f"aformat=channel_layouts={OPUS_LAYOUTS}"] if encoder == "libopus" else []
+        if cut:
+            options[f"filter:a:{number}"] = ",".join(cut)
+    ends = [] if until is None else [until]
     if source.reading.is_part:
         options["copypriorss"] = 0  # no sound from before it
         if source.end is not None:
-            length = source.end - source.first_pts * source.time_base
-            options["t"] = f"{float(length):.6f}"
+            ends.append(source.end - source.first_pts * source.time_base)
+    if ends:
+        options["t"] = f"{float(min(ends)):.6f}"
+    for number, (index, encoder) in enumerate(kept.subtitles.items()):
+        streams.append(rest[f"s:{index}"])
+        options[f"c:s:{number}"] = encoder
+    if kept.attachments:
+        streams.append(rest["t?"])
+        options["c:t"] = "copy"
+    if suffix in QUICKTIME:
+        for number, (index, _) in enumerate(kept.covers, start=1):
+            streams.append(rest[f"v:{index}"])
+            options |= {f"c:v:{number}": "copy", f"disposition:v:{number}": "attached_pic"}
+            options[f"copypriorss:v:{number}"] = 1  # of a part, too
+    # ffmpeg-python writes an option once; these may be many.
     words: list[str] = []
-    if only_one_frame:
-        options |= {"frames:v": 1, "frames:a": 1}
-    else:
-        for number, (index, encoder) in enumerate(kept.subtitles.items()):
-            streams.append(rest[f"s:{index}"])
-            options[f"c:s:{number}"] = encoder
-        if kept.attachments:
-            streams.append(rest["t?"])
-            options["c:t"] = "copy"
-        if suffix in QUICKTIME:
-            for number, (index, _) in enumerate(kept.covers, start=1):
-                streams.append(rest[f"v:{index}"])
-                options |= {f"c:v:{number}": "copy", f"disposition:v:{number}": "attached_pic"}
-                options[f"copypriorss:v:{number}"] = 1  # of a part, too
-        # ffmpeg-python writes an option once; these may be many.
-        for key, value in source.streams.metadata.items():
-            words += ["-metadata:s:v:0", f"{key}={value}"]
-        first = source.streams.attachments if kept.attachments else 0
-        for number, (cover, (_, codec)) in enumerate(
-            zip(cover_files, kept.covers, strict=False), start=first
-        ):
-            words += ["-attach", f"file:{cover}"]
-            words += [f"-metadata:s:t:{number}", f"mimetype={COVER_TYPES.get(codec, 'image/jpeg')}"]
-            words += [f"-metadata:s:t:{number}", f"filename=cover{cover.suffix}"]
+    for key, value in source.streams.metadata.items():
+        words += ["-metadata:s:v:0", f"{key}={value}"]
+    first = source.streams.attachments if kept.attachments else 0
+    for number, (cover, (_, codec)) in enumerate(
+        zip(cover_files, kept.covers, strict=False), start=first
+    ):
+        words += ["-attach", f"file:{cover}"]
+        words += [f"-metadata:s:t:{number}", f"mimetype={COVER_TYPES.get(codec, 'image/jpeg')}"]
+        words += [f"-metadata:s:t:{number}", f"filename=cover{cover.suffix}"]
     _, more = sorted_arguments(encoding.arguments, suffix, program)
     return _command(program, streams, f"file:{path}", options, [*words, *more])
 
@@ -213,8 +250,40 @@ def _part_options(source: VideoSource, delay: Fraction) -> dict[str, object]:
     options: dict[str, object] = {"itsoffset": f"{float(delay):.6f}"}
     if source.reading.is_part:
         start = source.first_pts * source.time_base
-        options |= {"seek_timestamp": 1, "ss": f"{float(start):.6f}"}
+        options |= {"seek_timestamp": 1, "ss": f"{float(start):.6f}", "noaccurate_seek": None}
     return options
+
+
+def _has_own_ticks(suffix: str, program: Program) -> bool:
+    """Whether a container is of QuickTime's kind, whose ticks can be chosen."""
+    return any(
+        has_option(program, f"muxer={muxer}", "video_track_timescale")
+        for muxer in muxers_of(suffix)
+    )
+
+
+def _container_ticks(target: Target, suffix: str, program: Program) -> str:
+    """Ticks per second of times in filters, for their expressions; "" if that is not known."""
+    if not filters_see_container_ticks(program):
+        return "1/TB"
+    if not _has_own_ticks(suffix, program):
+        return str(TICKS.get(suffix, ""))
+    ticks = encoder_time_base(target, suffix).denominator
+    return str(ticks * -(-LEAST_TICKS // ticks))
+
+
+def _durations(target: Target, suffix: str, ticks: str, ending: Ending | None) -> str:
+    """How long pictures are shown, as an expression: an edit list ends with the last of them."""
+    usual = f"({ticks})/{float(target.frame_rate):.6f}"
+    if ending is None:
+        return f"max(1\\,{usual})"
+    end = f"{ending.time.numerator}/{ending.time.denominator}*({ticks})"
+    length = f"if(eq(N\\,{ending.shown_last})\\,{end}-PTS\\,{usual})"
+    if suffix not in MATROSKA and ending.coded_last != ending.shown_last:
+        # The samples lie there in the order in which they are coded; their sum is the length.
+        rest = f"min({end}-PTS\\,{end}-DTS-STARTPTS+STARTDTS)"
+        length = f"if(eq(N\\,{ending.coded_last})\\,{rest}\\,{length})"
+    return f"max(1\\,{length})"
 
 
 def _encoder_options(target: Target) -> dict[str, object]:

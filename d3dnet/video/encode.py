@@ -26,9 +26,11 @@ from d3dnet.video.images import is_pattern, written_images
 from d3dnet.video.picture import fill
 from d3dnet.video.profiles import add_profile
 from d3dnet.video.source import VideoSource
+from d3dnet.video.streams import TRANSPORT
 from d3dnet.video.target import Target
 
 NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
+LATEST_BEGINNING = 10  # seconds; a clock that begins later counts something else
 FULL = ("No space left on device", "Disk quota exceeded", "File too large")
 
 
@@ -102,17 +104,23 @@ class Feed:
         except (av.FFmpegError, OSError):
             self._fail()
 
-    def end(self) -> None:
-        """Wait until the program has written all."""
+    def end(self, seconds: float | None = None) -> bool:
+        """Wait until the program has written all; or for so long, and stop it; whether it has."""
         try:
             with signals_wait():
                 self.pipe.close()
             self._process.stdin.close()
         except (av.FFmpegError, OSError):
             self._fail()
-        if self._process.wait() != 0:
+        try:
+            code = self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return False
+        if code != 0:
             self._fail()
         self._complaints.close()
+        return True
 
     def kill(self) -> None:
         """Stop the program, if it still runs."""
@@ -249,8 +257,12 @@ def packet_times(path: Path) -> list[int]:
         return sorted(packet.pts for packet in container.demux(video=0) if packet.size)
 
 
-def time_offset(source: VideoSource) -> int:
+def time_offset(source: VideoSource, result: Path) -> int:
     """Ticks that the times of a result are later than those of its source."""
-    # Neither NUT nor most containers show pictures before zero: then all begins there.
     first = source.first_pts
-    return -first if first < 0 or source.reading.is_part else 0
+    # Neither NUT nor most containers show pictures before zero: then all begins there.
+    if first < 0 or source.reading.is_part:
+        return -first
+    if source.begins > LATEST_BEGINNING and result.suffix.lower() not in TRANSPORT:
+        return -int(source.begins / source.time_base)
+    return 0

@@ -1,12 +1,16 @@
 """The ffmpeg program: which one is used, and what it can do."""
 
+import io
 import os
 import re
 import shutil
 import subprocess
+import warnings
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache
 
+import av
 import imageio_ffmpeg
 
 from d3dnet.errors import ProgramError
@@ -23,17 +27,24 @@ class Program:
 def find_program(path: str | os.PathLike[str] | None = None) -> Program:
     """The ffmpeg program to use: `path`, else $FFMPEG, else `ffmpeg` on the PATH, else the bundled.
 
+    One on the PATH that does not run is told, and passed over.
+
     Raises:
-        ProgramError: the first of these that is set does not run.
+        ProgramError: `path` or $FFMPEG does not run; or there is none.
     """
     if path is not None:
         return _probe(os.fspath(path), "--ffmpeg")
     if os.environ.get("FFMPEG"):
         return _probe(os.environ["FFMPEG"], "$FFMPEG")
     on_path = shutil.which("ffmpeg")
-    if on_path is not None:
+    if on_path is None:
+        return bundled_program()
+    try:
         return _probe(on_path, "ffmpeg on the PATH")
-    return bundled_program()
+    except ProgramError as error:
+        program = bundled_program()
+        warnings.warn(f"{error}; using {program.path}", stacklevel=2)
+        return program
 
 
 def bundled_program() -> Program:
@@ -68,6 +79,36 @@ def has_option(program: Program, part: str, option: str) -> bool:
     """Whether a part of `program`, as "encoder=libx264" or "muxer=mp4", has an option so named."""
     text = _help(program.path, part)
     return re.search(rf"^ +-{re.escape(option)} ", text, re.MULTILINE) is not None
+
+
+@cache
+def filters_see_container_ticks(program: Program) -> bool:
+    """Whether times in bitstream filters are in ticks of the container that is written.
+
+    They are in old versions (5.1), of which `TB` tells something else. Found by trying.
+    """
+    source = io.BytesIO()
+    with av.open(source, "w", format="nut") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width = stream.height = 16
+        stream.pix_fmt = "yuv420p"
+        container.mux(stream.encode(av.VideoFrame(16, 16, "yuv420p")))
+        container.mux(stream.encode(None))
+    words = "-v error -f nut -i pipe:0 -c copy -bsf:v setts=duration=1000 -f mp4"
+    words += " -video_track_timescale 1000 -movflags frag_keyframe+empty_moov pipe:1"
+    done = subprocess.run(
+        [program.path, *words.split()],
+        input=source.getvalue(),
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    try:
+        with av.open(io.BytesIO(done.stdout)) as container:
+            durations = [packet.duration * packet.time_base for packet in container.demux(video=0)]
+    except (av.FFmpegError, OSError):
+        return False
+    return bool(durations) and (durations[0] or Fraction(0)) > Fraction(1, 2)
 
 
 @cache

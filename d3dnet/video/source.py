@@ -1,5 +1,6 @@
 """A video file to frames: planes as they are stored, and the exact time of each."""
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -83,6 +84,14 @@ class Reading:
         return (self.start, self.end, self.frames) != (None, None, None)
 
 
+@dataclass(frozen=True)
+class Shown:
+    """From when to when a frame is shown, in seconds."""
+
+    time: Fraction
+    end: Fraction
+
+
 class VideoSource:
     """The first video stream of a file, opened for reading once.
 
@@ -104,6 +113,8 @@ class VideoSource:
         transparent: whether a frame was transparent anywhere: the first, or a later one.
         time_base: seconds per unit of a frame's pts.
         frame_rate: average frames per second, as far as the container knows; at least a guess.
+        begins: time in seconds at which the first of its streams begins.
+        base_rate: the lowest that has room for all times, where frames are left out; a guess.
         sample_aspect_ratio: width of a pixel over its height; None where the file does not say.
         streams: what else is in the file.
         first_pts: time of the first frame, in units of the time base.
@@ -137,6 +148,9 @@ class VideoSource:
         try:
             self.time_base: Fraction = self._stream.time_base
             self.frame_rate = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
+            begins = Fraction(self._container.start_time or 0, av.time_base)
+            self.begins = min(begins, (self._stream.start_time or 0) * self.time_base)
+            self.base_rate: Fraction = self._stream.base_rate or self.frame_rate
             self.is_image = self._container.format.name.endswith(("_pipe", "image2"))
             self.streams: Streams = streams_of(self._container, self._stream)
             first = self._seek()
@@ -197,6 +211,23 @@ class VideoSource:
             return next(packets, None) is not None and next(packets, None) is None
 
     @property
+    def last_shown(self) -> "Shown | None":
+        """When the last frame that is read is shown, as far as the container says."""
+        end, last = self.end, None
+        with self._fresh() as container:
+            for packet in container.demux(_video_stream(container, self.path)):
+                time = time_of(packet)
+                if time is None or time < self.first_pts or packet.is_discard:
+                    continue
+                begin = time * self.time_base
+                length = (packet.duration or 0) * self.time_base
+                if (end is None or begin < end) and (last is None or begin >= last.time):
+                    last = Shown(begin, begin + length)
+        if last is None or last.end == last.time:
+            return None
+        return last if end is None else Shown(last.time, min(last.end, end))
+
+    @property
     def end(self) -> Fraction | None:
         """Time in seconds where the part ends that is read; None for the end of the file."""
         reading = self.reading
@@ -218,6 +249,23 @@ class VideoSource:
             after = -earliest[0] * self.time_base
             return after if reading.end is None else min(after, reading.end)
         return reading.end
+
+    def all_packets(
+        self, start: Fraction | None = None
+    ) -> Iterator[tuple[int | None, Fraction, int]]:
+        """Which sound stream a packet is of (None: none), its time in seconds, its place in bytes.
+
+        In the order of the file, about from `start` on; those without a time are left out.
+        """
+        with self._fresh() as container, contextlib.suppress(av.FFmpegError, OSError):
+            if start is not None:
+                container.seek(int(start * av.time_base))
+            numbers = {stream.index: n for n, stream in enumerate(container.streams.audio)}
+            for packet in container.demux():
+                time = time_of(packet)
+                if time is not None and packet.time_base is not None:
+                    place = packet.pos or 0
+                    yield numbers.get(packet.stream_index), time * packet.time_base, place
 
     def frames_from(self, number: int, pts: int, before: Fraction | None) -> Iterator[Frame]:
         """As `frames`, from that one on which has this number, counted from 0, and this time.

@@ -4,7 +4,6 @@ Sound, subtitles, attachments and chapters are copied; what a container cannot h
 the nearest that it can. Nothing is lost without a warning.
 """
 
-import subprocess
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,8 +11,6 @@ from pathlib import Path
 
 from av.stream import Disposition
 
-from d3dnet.errors import OutputError
-from d3dnet.video.ffmpeg import Program
 from d3dnet.video.images import is_image, is_pattern
 from d3dnet.wording import counted
 
@@ -36,7 +33,10 @@ TRANSPORT_SOUND = ("mp1", "mp2", "mp3", "aac", "aac_latm", "ac3", "eac3", "dts",
 UNTIMED_IN_AVI = ("vorbis", "opus")
 
 # Tags about the encoded stream, untrue of another; all others are copied.
-STALE_TAGS = ("BPS", "DURATION", "NUMBER_OF_", "_STATISTICS", "ENCODER", "ROTATE", "VENDOR_ID")
+STALE_TAGS = (
+    *("BPS", "DURATION", "NUMBER_OF_", "_STATISTICS", "ENCODER", "ROTATE", "VENDOR_ID"),
+    *("MAJOR_BRAND", "MINOR_VERSION", "COMPATIBLE_BRANDS", "VARIANT_BITRATE"),
+)
 
 COVER_TYPES = {"png": "image/png", "mjpeg": "image/jpeg", "bmp": "image/bmp", "gif": "image/gif"}
 
@@ -51,6 +51,9 @@ class Streams:
         videos: number of further video streams; `data` of those of neither kind, such as positions.
         attachments: number of attached files, such as fonts; `chapters` likewise.
         metadata: tags of the video stream; `disposition` its flags, by FFmpeg's names.
+        tags: of the file; sound_tags: of each sound stream.
+        silent: numbers of the sound streams of which nothing is known from the beginning of the
+            file, not even a sample rate.
     """
 
     sound: tuple[str, ...] = ()
@@ -62,16 +65,26 @@ class Streams:
     chapters: int = 0
     metadata: Mapping[str, str] = field(default_factory=dict)
     disposition: tuple[str, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+    sound_tags: tuple[Mapping[str, str], ...] = ()
+    silent: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What goes into the result: FFmpeg's encoder, or "copy", of streams by their number."""
+    """What goes into the result: FFmpeg's encoder, or "copy", of streams by their number.
+
+    Attributes:
+        any_tags: write tags into QuickTime's kind of container that it has no name for.
+        probing: options of the source's input, so that all of its streams are known at once.
+    """
 
     sound: Mapping[int, str] = field(default_factory=dict)
     subtitles: Mapping[int, str] = field(default_factory=dict)
     covers: tuple[tuple[int, str], ...] = ()
     attachments: bool = False
+    any_tags: bool = False
+    probing: Mapping[str, str] = field(default_factory=dict)
 
 
 def streams_of(container, video) -> Streams:
@@ -90,17 +103,30 @@ def streams_of(container, video) -> Streams:
         data=_data_streams(container),
         attachments=len(streams.attachments),
         chapters=len(container.chapters()),
-        metadata={
-            key: value
-            for key, value in video.metadata.items()
-            if not key.upper().startswith(STALE_TAGS) and (key, value) != ("language", "und")
-        },
+        metadata=_own_tags(video.metadata),
+        tags=_own_tags(container.metadata),
+        sound_tags=tuple(_own_tags(stream.metadata) for stream in streams.audio),
+        silent=tuple(number for number, stream in enumerate(streams.audio) if _is_unknown(stream)),
         disposition=tuple(
             flag.name
             for flag in Disposition
             if video.disposition & flag and flag.name in ("default", "forced", "original", "dub")
         ),
     )
+
+
+def _own_tags(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Tags that are true of another file with this content."""
+    return {
+        key: value
+        for key, value in metadata.items()
+        if not key.upper().startswith(STALE_TAGS) and (key, value) != ("language", "und")
+    }
+
+
+def _is_unknown(sound) -> bool:
+    context = sound.codec_context
+    return context is not None and not (context.sample_rate and context.channels)
 
 
 def _data_streams(container) -> int:
@@ -178,6 +204,8 @@ def _sound_encoder(codec: str, suffix: str) -> str:
     """Of a container that takes sound which nothing reads again from it."""
     if suffix in TRANSPORT and codec not in TRANSPORT_SOUND:
         return "aac"
+    if suffix == ".mov" and codec.startswith("adpcm_"):
+        return "aac"  # it takes whole blocks alone, and the last may be a part of one
     return "ac3" if suffix == ".avi" and codec in UNTIMED_IN_AVI else "copy"
 
 
@@ -196,32 +224,10 @@ def subtitle_encoders(codecs: Sequence[str], suffix: str) -> dict[int, str]:
     return encoders
 
 
-def sound_encoders(source: Path, codecs: Sequence[str], part: Path, program: Program) -> list[str]:
-    """How each sound stream of `source` can go into the container of `part`: found by trying.
-
-    Args:
-        part: a file that may be written and is removed again; its extension counts.
-
-    Raises:
-        OutputError: a stream fits in no way.
-    """
-    chosen = []
-    for number, codec in enumerate(codecs):
-        lossless = ("flac",) if codec.startswith(LOSSLESS_SOUND) else ()
-        for encoder in ("copy", *lossless, *SOUND_ENCODERS):
-            command = [program.path, "-v", "error", "-nostdin", "-y", "-i", f"file:{source}"]
-            command += ["-map", f"0:a:{number}", "-c:a", encoder, "-frames:a", "1", f"file:{part}"]
-            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True)
-            part.unlink(missing_ok=True)
-            if done.returncode == 0:
-                chosen.append(encoder)
-                break
-        else:
-            raise OutputError(
-                f"{part.suffix} cannot hold sound {number} ({codec}); "
-                "use .mkv, or --no-audio to leave the sound out"
-            )
-    return chosen
+def is_same_sound(one: str, two: str) -> bool:
+    """Whether two names of codecs may mean one sound."""
+    # Transport streams do not tell the layers of MPEG audio apart.
+    return one == two or {one, two} <= {"mp1", "mp2", "mp3"}
 
 
 def _codec(stream) -> str:

@@ -14,8 +14,9 @@ import pytest
 from d3dnet.errors import EncoderError, OutputError
 from d3dnet.video.command import first_complaint, segment_command, sorted_arguments
 from d3dnet.video.encode import SegmentSink, signals_wait
-from d3dnet.video.join import check, join
+from d3dnet.video.join import join
 from d3dnet.video.picture import ColourTags, layout_of
+from d3dnet.video.rehearsal import rehearse
 from d3dnet.video.source import VideoSource
 from d3dnet.video.streams import Kept
 from d3dnet.video.target import Encoding, Target
@@ -345,7 +346,7 @@ def test_a_codec_that_the_container_cannot_hold_is_refused_before_any_work(
 ):
     what, suffix = target("yuv422p10le", codec=codec), Path(name).suffix
     with pytest.raises(OutputError, match=complaint) as caught:
-        check(tmp_path / name, tmp_path, what, source, program, sound_of(source))
+        rehearse(tmp_path / name, tmp_path, what, source, program, sound_of(source))
     assert f"{name}: {suffix} cannot hold what {codec} makes (" in str(caught.value)
     assert caught.value.exit_code == 1
     assert "\n" not in str(caught.value)
@@ -357,14 +358,14 @@ def test_arguments_that_ffmpeg_refuses_are_not_blamed_on_the_container(tmp_path,
         target(codec="libx264"), encoding=Encoding("libx264", arguments=("-movflags", "nonsense"))
     )
     with pytest.raises(EncoderError, match=r"stopped.*nonsense"):
-        check(tmp_path / "out.mp4", tmp_path, what, source, program, sound_of(source))
+        rehearse(tmp_path / "out.mp4", tmp_path, what, source, program, sound_of(source))
     assert os.listdir(tmp_path) == []
 
 
 def test_a_check_that_succeeds_leaves_nothing_behind(tmp_path, program, source):
     kept = sound_of(source)
     what = target(codec="libx264")
-    assert check(tmp_path / "out.mp4", tmp_path, what, source, program, kept) == kept
+    assert rehearse(tmp_path / "out.mp4", tmp_path, what, source, program, kept) == kept
     assert os.listdir(tmp_path) == []
 
 
