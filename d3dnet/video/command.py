@@ -47,11 +47,11 @@ class Ending:
     """The end of the pictures of a result.
 
     Attributes:
-        time: in seconds, where the last one is not shown any more.
+        length: seconds that the last one is shown.
         shown_last, coded_last: numbers of packets, as they are coded.
     """
 
-    time: Fraction
+    length: Fraction
     shown_last: int
     coded_last: int
 
@@ -277,13 +277,11 @@ def _durations(target: Target, suffix: str, ticks: str, ending: Ending | None) -
     usual = f"({ticks})/{float(target.frame_rate):.6f}"
     if ending is None:
         return f"max(1\\,{usual})"
-    end = f"{ending.time.numerator}/{ending.time.denominator}*({ticks})"
-    length = f"if(eq(N\\,{ending.shown_last})\\,{end}-PTS\\,{usual})"
-    if suffix not in MATROSKA and ending.coded_last != ending.shown_last:
-        # The samples lie there in the order in which they are coded; their sum is the length.
-        rest = f"min({end}-PTS\\,{end}-DTS-STARTPTS+STARTDTS)"
-        length = f"if(eq(N\\,{ending.coded_last})\\,{rest}\\,{length})"
-    return f"max(1\\,{length})"
+    last = f"eq(N\\,{ending.shown_last})"
+    if suffix not in MATROSKA:  # the samples lie there in the order in which they are coded
+        last += f"+eq(N\\,{ending.coded_last})"
+    length = f"{ending.length.numerator}/{ending.length.denominator}*({ticks})"
+    return f"max(1\\,if({last}\\,{length}\\,{usual}))"
 
 
 def _encoder_options(target: Target) -> dict[str, object]:

@@ -92,12 +92,12 @@ def _ending(segments: Sequence[Path], source: VideoSource, path: Path) -> Ending
     if last is None or not all(coded):
         return None
     offset = time_offset(source, path) * source.time_base
-    final, ends = coded[-1], last.end + offset
-    if abs(max(final) - (last.time + offset)) >= ends - (last.time + offset):
+    final, length = coded[-1], last.end - last.time
+    if abs(max(final) - (last.time + offset)) >= length:
         return None  # it is not this one: frames were lost, or repeated
     before = sum(map(len, coded[:-1]))
     shown_last = before + final.index(max(final))
-    return Ending(ends, shown_last=shown_last, coded_last=before + len(final) - 1)
+    return Ending(length, shown_last=shown_last, coded_last=before + len(final) - 1)
 
 
 def _coded_times(path: Path) -> list[Fraction]:

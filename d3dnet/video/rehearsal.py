@@ -301,7 +301,8 @@ class _Trial:
         if found is None:
             return None
         source = self._source.streams
-        lost = [*_missing(source.tags, found.tags), *_missing(source.metadata, found.metadata)]
+        lost = [*_missing(source.tags, found.tags)]
+        lost += _missing(source.metadata, found.metadata, " of the picture")
         if len(found.sound_tags) == len(kept.sound):
             for number, other in zip(kept.sound, found.sound_tags, strict=True):
                 lost += _missing(source.sound_tags[number], other, f" of sound {number}")
@@ -348,9 +349,10 @@ def _misfit(path: Path, target: Target, reason: str) -> str:
 
 def _begun(source: VideoSource, length: Fraction) -> Iterator[int]:
     """Numbers of the sound streams that have packets in the first seconds of what is read."""
-    first = source.first_pts * source.time_base
+    first, end = source.first_pts * source.time_base, source.end
+    last = first + length if end is None else min(first + length, end)
     for number, time, _ in source.all_packets(first):
-        if time >= first + length:
+        if time >= last:
             break
         if number is not None and time >= first:
             yield number

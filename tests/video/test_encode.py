@@ -94,7 +94,13 @@ def write(path, what, source, program, times, frames=None):
                     sink.write(planes, pts)
     if times[0] < 0:
         source = SimpleNamespace(
-            **{**vars(source), "images": None, "end": None, "first_pts": times[0]}
+            **{
+                **vars(source),
+                "images": None,
+                "end": None,
+                "first_pts": times[0],
+                "last_shown": None,
+            }
         )
     join(segments, path, what, source, program, sound_of(source))
     for segment in segments:
