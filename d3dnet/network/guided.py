@@ -19,25 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from d3dnet.network import motion
+from d3dnet.network.align import Way
 from d3dnet.network.model import ResBlock, leaky_relu
 
-
-def align(features: Tensor, way: Tensor) -> Tensor:
-    """What a neighbouring frame shows at this frame's pixels.
-
-    Args:
-        features: (N, C, h, w) of the neighbour.
-        way: (N, 3, h, w) rows and columns to it, in pixels, and the confidence.
-
-    Returns:
-        (N, C, h, w): features at p + way(p), bilinear, zero outside, times the confidence.
-    """
-    height, width = features.shape[2:]
-    rows = torch.arange(height, device=way.device)[:, None] + way[:, 0]
-    columns = torch.arange(width, device=way.device) + way[:, 1]
-    place = torch.stack([(2 * columns + 1) / width - 1, (2 * rows + 1) / height - 1], -1)
-    moved = F.grid_sample(features, place.to(features.dtype), align_corners=False)
-    return moved * way[:, 2:].to(features.dtype)
+Ways = tuple[Way, Way]  # to the frames before, and to those after
 
 
 class GuidedD3D(nn.Module):
@@ -58,23 +43,23 @@ class GuidedD3D(nn.Module):
         self.bias = nn.Parameter(torch.empty(outputs))
 
     def forward(
-        self, own: Tensor, before: Tensor | None, after: Tensor | None, ways: Tensor
+        self, own: Tensor, before: Tensor | None, after: Tensor | None, ways: Ways
     ) -> Tensor:
         """Features of frames and of their neighbours -> features of the frames.
 
         Args:
             own: (N, C, h, w) of N frames.
             before, after: the same of their neighbours, in place, not aligned; None: zeros.
-            ways: (N, 6, h, w) the motion to the frame before, and to the one after.
+            ways: to the frames before, and to those after.
         """
         parts = [own]
-        for neighbour, way in ((before, ways[:, :3]), (after, ways[:, 3:])):
+        for neighbour, way in zip((before, after), ways, strict=True):
             if neighbour is None:
-                parts.append(own.new_zeros(()).expand(len(own), self.near, *own.shape[2:]))
+                part = own.new_zeros(()).expand(len(own), self.near, *own.shape[2:])
             else:
-                parts.append(align(neighbour[:, : self.near], way))
-        joined = torch.cat(parts, 1).contiguous(memory_format=torch.channels_last)
-        return F.conv2d(joined, self.weight, self.bias, padding=1)
+                part = way.align(neighbour[:, : self.near])
+            parts.append(part.contiguous(memory_format=torch.channels_last))
+        return F.conv2d(torch.cat(parts, 1), self.weight, self.bias, padding=1)
 
 
 class GuidedResD3D(nn.Module):
@@ -197,7 +182,7 @@ class GuidedD3Dnet(nn.Module):
         guided = self._guided_frames(x)
         batch, length = guided.shape[0], guided.shape[2]
         frames = guided.transpose(1, 2).flatten(0, 1)  # all frames of all clips: 2-D from here on
-        luma, ways = frames[:, :1], frames[:, 1:]
+        luma, ways = frames[:, :1], (Way(frames[:, motion.BEFORE]), Way(frames[:, motion.AFTER]))
 
         def convolve(layer: GuidedD3D, y: Tensor) -> Tensor:
             near = y[:, : layer.near]
@@ -247,15 +232,15 @@ class GuidedD3Dnet(nn.Module):
         )
         return smooth + detail.float()
 
-    def _windows(self, y: Tensor, ways: Tensor, batch: int) -> list[Tensor]:
+    def _windows(self, y: Tensor, ways: Ways, batch: int) -> list[Tensor]:
         """Features of the frames before, here and after, aligned."""
         sides = []
-        for direction, first in ((-1, ways[:, :3]), (1, ways[:, 3:])):
+        for direction, first in zip((-1, 1), ways, strict=True):
             way, aligned = first, []
             for distance in range(1, self.joined // 2 + 1):
                 if distance > 1:
-                    way = further(way, shifted(first, batch, direction * (distance - 1)))
-                aligned.append(align(shifted(y, batch, direction * distance), way))
+                    way = way.then(shifted(first.motion, batch, direction * (distance - 1)))
+                aligned.append(way.align(shifted(y, batch, direction * distance)))
             sides.append(aligned)
         return [*reversed(sides[0]), y, *sides[1]]
 
@@ -280,10 +265,3 @@ def shifted(y: Tensor, clips: int, distance: int) -> Tensor:
     else:
         frames = torch.cat([frames[:, distance:], zeros], 1)
     return frames[:, :length].flatten(0, 1)
-
-
-def further(way: Tensor, on: Tensor) -> Tensor:
-    """A way (N, 3, h, w) to a neighbouring frame, and on from each of its pixels by its own way."""
-    certain = torch.ones_like(way[:, :1])
-    moved = align(on, torch.cat([way[:, :2], certain], 1))
-    return torch.cat([way[:, :2] + moved[:, :2], way[:, 2:] * moved[:, 2:]], 1)

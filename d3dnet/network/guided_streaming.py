@@ -10,24 +10,25 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from d3dnet.network.guided import GuidedD3D, GuidedD3Dnet, GuidedResD3D, align, further
+from d3dnet.network.align import Way
+from d3dnet.network.guided import GuidedD3D, GuidedD3Dnet, GuidedResD3D, Ways
 from d3dnet.network.model import leaky_relu
 from d3dnet.network.motion import AFTER, BEFORE
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame on its way through the layers; each tensor is (1, channels, h, w).
+    """A frame in the layers; each tensor is (1, channels, h, w).
 
     Attributes:
         luma: as it came.
-        ways: motion to the frame before, and to the one after.
+        ways: to the frame before, and to the one after.
         features: what the last layer made of it.
         skip: what a residual block adds in its end.
     """
 
     luma: Tensor
-    ways: Tensor
+    ways: Ways
     features: Tensor
     skip: Tensor | None = None
 
@@ -69,15 +70,15 @@ class _Window:
 
     def _aligned(self, middle: Frame) -> list[Tensor]:
         sides = []
-        for direction, part in ((-1, slice(0, 3)), (1, slice(3, 6))):
-            way, side = middle.ways[:, part], []
+        for direction, which in ((-1, 0), (1, 1)):
+            way, side = middle.ways[which], []
             for distance in range(1, self.radius + 1):
                 other = self.frames[self.radius + direction * distance]
                 if other is None:
                     side.append(torch.zeros_like(middle.features))
                     continue
-                side.append(align(other.features, way))
-                way = further(way, other.ways[:, part])
+                side.append(way.align(other.features))
+                way = way.then(other.ways[which].motion)
             sides.append(side)
         return [*reversed(sides[0]), middle.features, *sides[1]]
 
@@ -105,7 +106,7 @@ class GuidedStream:
     def feed(self, x: Tensor) -> Iterator[Tensor]:
         """(1, 7, n, h, w), the next n guided frames -> the (1, s h, s w) frames now complete."""
         for guided in x.to(self.network.input.weight.device, torch.float32).unbind(2):
-            ways = torch.cat([guided[:, BEFORE], guided[:, AFTER]], 1)
+            ways = (Way(guided[:, BEFORE]), Way(guided[:, AFTER]))
             luma = guided[:, :1]
             frame = Frame(luma, ways, luma.to(self.network.dtype))
             yield from self._through(0, frame)

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from d3dnet.network.guided import GuidedD3D, GuidedD3Dnet, align, further
+from d3dnet.network.align import Way
+from d3dnet.network.guided import GuidedD3D, GuidedD3Dnet
 from d3dnet.network.motion import with_motion
 from d3dnet.ops import deform_conv3d
 
@@ -50,7 +51,8 @@ def test_it_is_a_modulated_d3d_whose_tap_offsets_are_the_motion_at_their_own_pla
     torch.nn.init.normal_(layer.bias)
     frames = torch.randn(1, channels, 3, height, width)
     ways = random_ways(1, height, width, 3.0)
-    found = layer(frames[:, :, 1], frames[:, :, 0], frames[:, :, 2], ways)
+    both = (Way(ways[:, :3]), Way(ways[:, 3:]))
+    found = layer(frames[:, :, 1], frames[:, :, 0], frames[:, :, 2], both)
 
     own, before, after = layer.weight.split(channels, 1)
     weight = torch.stack([before, own, after], 2)
@@ -64,23 +66,6 @@ def test_it_is_a_modulated_d3d_whose_tap_offsets_are_the_motion_at_their_own_pla
         frames, offset, weight, layer.bias, padding=(0, 1, 1), dims="HW", mask=mask
     )
     assert (found - wanted[:, :, 0]).abs().max() < 1e-4
-
-
-def test_aligning_along_whole_pixels_copies_them():
-    features = torch.randn(1, 2, 6, 8)
-    way = torch.zeros(1, 3, 6, 8)
-    way[:, 0], way[:, 1], way[:, 2] = 1, -2, 0.5
-    found = align(features, way)
-    assert torch.allclose(found[:, :, :-1, 2:], 0.5 * features[:, :, 1:, :-2], atol=1e-5)
-    assert found[:, :, -1].abs().max() == 0
-    assert found[:, :, :, :2].abs().max() == 0
-
-
-def test_a_way_of_two_steps_ends_where_the_second_step_ends():
-    way = torch.tensor([1.0, 0.0, 0.5]).view(1, 3, 1, 1).expand(1, 3, 6, 8)
-    on = torch.tensor([0.0, 2.0, 0.5]).view(1, 3, 1, 1).expand(1, 3, 6, 8)
-    inside = further(way, on)[..., :-1, :-2]
-    assert torch.allclose(inside, torch.tensor([1.0, 2.0, 0.25]).view(1, 3, 1, 1), atol=1e-5)
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 9])
