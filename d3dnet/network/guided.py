@@ -12,7 +12,7 @@ offsets that begin with motion are the ones that can be learned.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -20,12 +20,26 @@ from torch import Tensor, nn
 
 from d3dnet.network import motion
 from d3dnet.network.align import Way
+from d3dnet.network.interface import Feed, Footprint
 from d3dnet.network.model import ResBlock, leaky_relu
+from d3dnet.network.settings import Mode
 
 Ways = tuple[Way, Way]  # to the frames before, and to those after
 
 
-class GuidedD3D(nn.Module):
+class Follower(nn.Module):
+    """A layer that looks where motion leads; `on_offset` is called with each motion (N, 2, h, w)."""
+
+    on_offset: Callable[[Tensor], None] | None = None
+
+    def follow(self, neighbours: Tensor, way: Way) -> Tensor:
+        """Features (N, C, h, w) of neighbouring frames, aligned; channels last."""
+        if self.on_offset is not None:
+            self.on_offset(way.motion[:, :2])
+        return way.align(neighbours).contiguous(memory_format=torch.channels_last)
+
+
+class GuidedD3D(Follower):
     """Deformable 3x3x3 convolution whose taps follow the motion to the neighbouring frames.
 
     Args:
@@ -55,10 +69,9 @@ class GuidedD3D(nn.Module):
         parts = [own]
         for neighbour, way in zip((before, after), ways, strict=True):
             if neighbour is None:
-                part = own.new_zeros(()).expand(len(own), self.near, *own.shape[2:])
+                parts.append(torch.zeros_like(own[:, : self.near]))
             else:
-                part = way.align(neighbour[:, : self.near])
-            parts.append(part.contiguous(memory_format=torch.channels_last))
+                parts.append(self.follow(neighbour[:, : self.near], way))
         return F.conv2d(torch.cat(parts, 1), self.weight, self.bias, padding=1)
 
 
@@ -74,6 +87,27 @@ class GuidedResD3D(nn.Module):
         self.dcn0 = GuidedD3D(channels, near)
         second = GuidedD3D(channels, near) if both else nn.Conv2d(channels, channels, 3, padding=1)
         self.dcn1: GuidedD3D | nn.Conv2d = second
+
+
+class Bottleneck(Follower):
+    """1x1 convolution that joins the aligned features of the frames of a window."""
+
+    def __init__(self, channels: int, frames: int) -> None:
+        super().__init__()
+        self.radius = frames // 2
+        self.weight = nn.Parameter(torch.empty(channels, frames * channels, 1, 1))
+        self.bias = nn.Parameter(torch.empty(channels))
+
+    def forward(self, own: Tensor, sides: Sequence[Sequence[tuple[Tensor, Way] | None]]) -> Tensor:
+        """Features (N, C, h, w) of frames, and of those before and after, the nearest first.
+
+        Each of these comes with the way to it; None where there is no frame.
+        """
+        before, after = (
+            [torch.zeros_like(own) if found is None else self.follow(*found) for found in side]
+            for side in sides
+        )
+        return F.conv2d(torch.cat([*reversed(before), own, *after], 1), self.weight, self.bias)
 
 
 class GuidedD3Dnet(nn.Module):
@@ -125,7 +159,7 @@ class GuidedD3Dnet(nn.Module):
         self.residual_layer = nn.ModuleList(
             GuidedResD3D(channels, near, both) for _ in range(resd3d_blocks)
         )
-        self.TA = nn.Conv2d(joined * channels, channels, 1) if joined > 1 else None
+        self.TA = Bottleneck(channels, joined) if joined > 1 else None
         self.reconstruct = nn.Sequential(*(ResBlock(channels) for _ in range(res_blocks)))
         self.upscale = nn.Conv2d(channels, scale**2, 3, padding=1)
         self.metadata: dict[str, str] = {}
@@ -140,6 +174,10 @@ class GuidedD3Dnet(nn.Module):
                 nn.init.zeros_(layer.weight)
                 nn.init.uniform_(layer.weight[:, :own], -bound, bound)
                 nn.init.uniform_(layer.bias, -bound, bound)
+        if self.TA is not None:
+            bound = 1 / math.sqrt(self.TA.weight.shape[1])
+            nn.init.uniform_(self.TA.weight, -bound, bound)
+            nn.init.zeros_(self.TA.bias)
         for block in [*self.residual_layer, *self.reconstruct]:
             nn.init.normal_(block.dcn1.weight, std=0.02)
         nn.init.normal_(self.upscale.weight, std=0.01)
@@ -153,7 +191,7 @@ class GuidedD3Dnet(nn.Module):
     @property
     def spatial_radius(self) -> int:
         """Input pixels on every side that an output pixel depends on, motion apart."""
-        return 1 + 2 * len(self.residual_layer) + 2 * len(self.reconstruct) + 1 + 1
+        return 1 + 2 * len(self.residual_layer) + 2 * len(self.reconstruct) + 1
 
     def forward(self, x: Tensor) -> Tensor:
         """Super-resolve the middle frame of a window.
@@ -164,7 +202,7 @@ class GuidedD3Dnet(nn.Module):
         Returns:
             (B, 1, scale h, scale w) luma, float32, not clipped.
         """
-        return self.forward_sequence(x)[:, :, x.shape[2] // 2]
+        return self.super_resolve(x, slice(x.shape[2] // 2, x.shape[2] // 2 + 1))[:, :, 0]
 
     def forward_sequence(self, x: Tensor) -> Tensor:
         """Super-resolve every frame of a clip at once.
@@ -179,8 +217,12 @@ class GuidedD3Dnet(nn.Module):
         Raises:
             ValueError: another shape.
         """
+        return self.super_resolve(x, slice(None))
+
+    def super_resolve(self, x: Tensor, wanted: slice) -> Tensor:
+        """`forward_sequence` of which only some frames are wanted."""
         guided = self._guided_frames(x)
-        batch, length = guided.shape[0], guided.shape[2]
+        batch = len(guided)
         frames = guided.transpose(1, 2).flatten(0, 1)  # all frames of all clips: 2-D from here on
         luma, ways = frames[:, :1], (Way(frames[:, motion.BEFORE]), Way(frames[:, motion.AFTER]))
 
@@ -194,8 +236,11 @@ class GuidedD3Dnet(nn.Module):
             second = block.dcn1
             y = y + (convolve(second, hidden) if isinstance(second, GuidedD3D) else second(hidden))
         if self.TA is not None:
-            y = self.bottleneck(self._windows(y, ways, batch))
-        return self.reconstruct_frames(y, luma).unflatten(0, (batch, length)).transpose(1, 2)
+            y = self.TA(
+                y, [_side(y, way, batch, step, self.TA.radius) for step, way in enumerate(ways)]
+            )
+        y, luma = (z.unflatten(0, (batch, -1))[:, wanted].flatten(0, 1) for z in (y, luma))
+        return self.reconstruct_frames(y, luma).unflatten(0, (batch, -1)).transpose(1, 2)
 
     def stream(self, frames: Iterable[Tensor], chunk: int = 8) -> Iterator[Tensor]:
         """Super-resolve a clip of any length in constant memory, as `forward_sequence` would.
@@ -207,10 +252,37 @@ class GuidedD3Dnet(nn.Module):
         Yields:
             One (1, scale h, scale w) float32 frame for each input frame.
         """
-        from d3dnet.network.guided_streaming import GuidedStream
         from d3dnet.network.streaming import same_size, stream
 
-        return stream(GuidedStream(self), motion.guided(same_size(frames)), chunk)
+        return stream(self.begin("sequence"), self.guide(same_size(frames)), chunk)
+
+    def guide(self, frames: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Frames of a shot with their motion; see `d3dnet.network.interface.Plannable`."""
+        return motion.guided(frames)
+
+    def begin(self, mode: Mode, skip: int = 0) -> Feed:
+        """Begin a shot in either form; see `d3dnet.network.interface.Plannable`."""
+        from d3dnet.network.guided_streaming import GuidedStream, GuidedWindows
+
+        return GuidedStream(self, skip) if mode == "sequence" else GuidedWindows(self, skip)
+
+    def footprint(self, mode: Mode, chunk: int) -> Footprint:
+        """What a shot takes; see `d3dnet.network.interface.Footprint`."""
+        size = self.input.weight.element_size()
+        widest = max(
+            layer.weight.shape[1] for layer in self.modules() if isinstance(layer, Follower)
+        )
+        frame = 4 * motion.CHANNELS  # bytes of a guided frame
+        if mode == "window":
+            work = self.window * (size * (3 * self.channels + 2 * widest) + 2 * frame)
+            radius = self.window // 2
+            return Footprint(self.window * frame, work, radius, effort=self.window)
+        # Each layer that looks at neighbours keeps two frames, the second of a block their skips too.
+        layers = sum(isinstance(layer, GuidedD3D) for layer in self.modules())
+        kept = 2 * (layers + self.both * len(self.residual_layer)) + self.joined
+        state = size * self.channels * kept + 2 * frame * (layers + self.joined)
+        work = size * (3 * self.channels + 2 * widest) + 2 * frame * (chunk + 1)
+        return Footprint(state, work, self.temporal_radius)
 
     # The parts that the forms share.
 
@@ -218,11 +290,6 @@ class GuidedD3Dnet(nn.Module):
     def dtype(self) -> torch.dtype:
         """Of the weights."""
         return self.input.weight.dtype
-
-    def bottleneck(self, window: list[Tensor]) -> Tensor:
-        """Join the aligned features (N, C, h, w) of each frame of a window -> (N, C, h, w)."""
-        assert self.TA is not None
-        return self.TA(torch.cat(window, 1).contiguous(memory_format=torch.channels_last))
 
     def reconstruct_frames(self, features: Tensor, luma: Tensor) -> Tensor:
         """The 2-D part: features (N, C, h, w) and luma (N, 1, h, w) -> (N, 1, s h, s w)."""
@@ -232,18 +299,6 @@ class GuidedD3Dnet(nn.Module):
         )
         return smooth + detail.float()
 
-    def _windows(self, y: Tensor, ways: Ways, batch: int) -> list[Tensor]:
-        """Features of the frames before, here and after, aligned."""
-        sides = []
-        for direction, first in zip((-1, 1), ways, strict=True):
-            way, aligned = first, []
-            for distance in range(1, self.joined // 2 + 1):
-                if distance > 1:
-                    way = way.then(shifted(first.motion, batch, direction * (distance - 1)))
-                aligned.append(way.align(shifted(y, batch, direction * distance)))
-            sides.append(aligned)
-        return [*reversed(sides[0]), y, *sides[1]]
-
     def _guided_frames(self, x: Tensor) -> Tensor:
         if x.dim() != 5 or x.shape[1] not in (1, motion.CHANNELS) or not x.numel():
             raise ValueError(
@@ -251,6 +306,18 @@ class GuidedD3Dnet(nn.Module):
                 f"frames (B, {motion.CHANNELS}, T, h, w)"
             )
         return (motion.with_motion(x) if x.shape[1] == 1 else x).float()
+
+
+def _side(
+    y: Tensor, first: Way, clips: int, after: int, frames: int
+) -> list[tuple[Tensor, Way] | None]:
+    """So many frames before (after=0) or after (1) each frame, the nearest first, and the ways."""
+    direction, way, found = 2 * after - 1, first, []
+    for distance in range(1, frames + 1):
+        if distance > 1:
+            way = way.then(shifted(first.motion, clips, direction * (distance - 1)))
+        found.append((shifted(y, clips, direction * distance), way))
+    return list(found)
 
 
 def shifted(y: Tensor, clips: int, distance: int) -> Tensor:

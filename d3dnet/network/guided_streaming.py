@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from d3dnet.network.align import Way
-from d3dnet.network.guided import GuidedD3D, GuidedD3Dnet, GuidedResD3D, Ways
+from d3dnet.network.guided import Bottleneck, GuidedD3D, GuidedD3Dnet, GuidedResD3D, Ways
 from d3dnet.network.model import leaky_relu
 from d3dnet.network.motion import AFTER, BEFORE
 
@@ -51,12 +51,12 @@ class _Neighbours:
         self.before, self.now = self.now, after
 
 
-class _Window:
-    """The bottleneck: each frame with the aligned features of `radius` frames on either side."""
+class _Joined:
+    """The bottleneck: each frame with so many frames on either side."""
 
-    def __init__(self, network: GuidedD3Dnet) -> None:
-        self.network = network
-        self.radius = network.joined // 2
+    def __init__(self, bottleneck: Bottleneck) -> None:
+        self.bottleneck = bottleneck
+        self.radius = bottleneck.radius
         self.frames: list[Frame | None] = [None] * self.radius  # before the one that is next
 
     def feed(self, frame: Frame | None) -> Iterator[Frame]:
@@ -65,22 +65,20 @@ class _Window:
         if len(self.frames) <= 2 * self.radius:
             return
         if (middle := self.frames[self.radius]) is not None:
-            yield replace(middle, features=self.network.bottleneck(self._aligned(middle)))
+            sides = [self._side(middle, after) for after in (0, 1)]
+            yield replace(middle, features=self.bottleneck(middle.features, sides))
         self.frames.pop(0)
 
-    def _aligned(self, middle: Frame) -> list[Tensor]:
-        sides = []
-        for direction, which in ((-1, 0), (1, 1)):
-            way, side = middle.ways[which], []
-            for distance in range(1, self.radius + 1):
-                other = self.frames[self.radius + direction * distance]
-                if other is None:
-                    side.append(torch.zeros_like(middle.features))
-                    continue
-                side.append(way.align(other.features))
-                way = way.then(other.ways[which].motion)
-            sides.append(side)
-        return [*reversed(sides[0]), middle.features, *sides[1]]
+    def _side(self, middle: Frame, after: int) -> list[tuple[Tensor, Way] | None]:
+        way, found = middle.ways[after], []
+        for distance in range(1, self.radius + 1):
+            other = self.frames[self.radius + (2 * after - 1) * distance]
+            if other is None:
+                found.append(None)
+                continue
+            found.append((other.features, way))
+            way = way.then(other.ways[after].motion)
+        return found
 
 
 class GuidedStream:
@@ -96,11 +94,11 @@ class GuidedStream:
         self.network = network
         self.radius = network.temporal_radius
         self._skip = skip
-        self._stages: list[_Neighbours | _Window] = [_Neighbours(_first(network.input))]
+        self._stages: list[_Neighbours | _Joined] = [_Neighbours(_first(network.input))]
         for block in network.residual_layer:
             self._stages += map(_Neighbours, _of_block(block))
-        if network.joined > 1:
-            self._stages.append(_Window(network))
+        if network.TA is not None:
+            self._stages.append(_Joined(network.TA))
 
     @torch.no_grad()
     def feed(self, x: Tensor) -> Iterator[Tensor]:
@@ -115,7 +113,7 @@ class GuidedStream:
     def finish(self) -> Iterator[Tensor]:
         """The frames still to come; nothing may be fed afterwards."""
         for index, stage in enumerate(self._stages):
-            for _ in range(stage.radius if isinstance(stage, _Window) else 1):
+            for _ in range(stage.radius if isinstance(stage, _Joined) else 1):
                 for frame in stage.feed(None):
                     yield from self._through(index + 1, frame)
 
@@ -128,6 +126,46 @@ class GuidedStream:
             self._skip -= 1
         else:
             yield self.network.reconstruct_frames(frame.features, frame.luma)[0]
+
+
+class GuidedWindows:
+    """Every frame from a window alone; at the ends of a shot, from what there is of it.
+
+    `skip` as for `GuidedStream`, with half a window for the radius.
+    """
+
+    def __init__(self, network: GuidedD3Dnet, skip: int = 0) -> None:
+        self.network = network
+        self.radius = network.window // 2
+        self._skip = skip
+        self._frames: list[Tensor] = []  # (1, 7, h, w), of the window of the next frame
+        self._next = 0  # its index in them
+
+    @torch.no_grad()
+    def feed(self, x: Tensor) -> Iterator[Tensor]:
+        """(1, 7, n, h, w), the next n guided frames -> the (1, s h, s w) frames now complete."""
+        for guided in x.to(self.network.input.weight.device, torch.float32).unbind(2):
+            self._frames.append(guided)
+            if len(self._frames) > self._next + self.radius:
+                yield from self._complete()
+
+    @torch.no_grad()
+    def finish(self) -> Iterator[Tensor]:
+        """The frames still to come; nothing may be fed afterwards."""
+        while self._next < len(self._frames):
+            yield from self._complete()
+
+    def _complete(self) -> Iterator[Tensor]:
+        if self._skip:
+            self._skip -= 1
+        else:
+            window = torch.stack(self._frames[: self._next + self.radius + 1], 2)
+            wanted = slice(self._next, self._next + 1)
+            yield self.network.super_resolve(window, wanted)[0, :, 0]
+        if self._next == self.radius:
+            self._frames.pop(0)
+        else:
+            self._next += 1
 
 
 def _convolve(layer: GuidedD3D, before: Frame | None, now: Frame, after: Frame | None) -> Tensor:

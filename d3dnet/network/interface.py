@@ -67,7 +67,7 @@ class Feed(Protocol):
         """Frames that it looks ahead, and back."""
 
     def feed(self, x: Tensor) -> Iterator[Tensor]:
-        """(1, 1, n, h, w) luma, the next n frames -> the (1, s h, s w) frames now complete.
+        """(1, channels, n, h, w), the next n frames -> the (1, s h, s w) frames now complete.
 
         The iterator must be used up before the next frames are fed.
         """
@@ -100,6 +100,13 @@ class Plannable(Network, Protocol):
     @property
     def spatial_radius(self) -> int:
         """Input pixels on every side that an output pixel depends on, without offsets."""
+
+    def guide(self, frames: Iterable[Tensor]) -> Iterator[Tensor]:
+        """The (1, h, w) frames of a shot as its feed takes them: (channels, h, w), luma first.
+
+        Whole frames, before they are cut into tiles: what else it needs of them, such as the
+        motion between frames, does not depend on tiles then.
+        """
 
     def begin(self, mode: Mode, skip: int = 0) -> Feed:
         """Begin a shot.

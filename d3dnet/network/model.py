@@ -262,6 +262,10 @@ class D3Dnet(nn.Module):
 
         return stream(self.begin("sequence"), same_size(frames), chunk)
 
+    def guide(self, frames: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Frames as they are: it needs no more; see `d3dnet.network.interface.Plannable`."""
+        return iter(frames)
+
     def begin(self, mode: Mode, skip: int = 0) -> Feed:
         """Begin a shot in either form; see `d3dnet.network.interface.Plannable`."""
         from d3dnet.network.streaming import Stream, Windows

@@ -82,7 +82,7 @@ def run_tiled(
     """
     shot = _Shot(network, plan, mode, on_plan)
     size = plan.block or plan.chunk
-    frames = same_size(frames)
+    frames = network.guide(same_size(frames))
     block = list(islice(frames, size))
     while block:
         following = list(islice(frames, 1))  # the last block is to know that it is
