@@ -18,17 +18,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from d3dnet.network import motion
+from d3dnet.network import Mode, motion
 from d3dnet.network.align import Way
 from d3dnet.network.interface import Feed, Footprint
 from d3dnet.network.model import ResBlock, leaky_relu
-from d3dnet.network.settings import Mode
 
 Ways = tuple[Way, Way]  # to the frames before, and to those after
 
 
 class Follower(nn.Module):
-    """A layer that looks where motion leads; `on_offset` is called with each motion (N, 2, h, w)."""
+    """A layer that looks where motion leads; `on_offset` is told each motion (N, 2, h, w)."""
 
     on_offset: Callable[[Tensor], None] | None = None
 
@@ -236,9 +235,8 @@ class GuidedD3Dnet(nn.Module):
             second = block.dcn1
             y = y + (convolve(second, hidden) if isinstance(second, GuidedD3D) else second(hidden))
         if self.TA is not None:
-            y = self.TA(
-                y, [_side(y, way, batch, step, self.TA.radius) for step, way in enumerate(ways)]
-            )
+            sides = [_side(y, ways[after], batch, after, self.TA.radius) for after in (0, 1)]
+            y = self.TA(y, sides)
         y, luma = (z.unflatten(0, (batch, -1))[:, wanted].flatten(0, 1) for z in (y, luma))
         return self.reconstruct_frames(y, luma).unflatten(0, (batch, -1)).transpose(1, 2)
 
@@ -277,7 +275,7 @@ class GuidedD3Dnet(nn.Module):
             work = self.window * (size * (3 * self.channels + 2 * widest) + 2 * frame)
             radius = self.window // 2
             return Footprint(self.window * frame, work, radius, effort=self.window)
-        # Each layer that looks at neighbours keeps two frames, the second of a block their skips too.
+        # A layer that looks at neighbours keeps two frames, the second of a block skips as well.
         layers = sum(isinstance(layer, GuidedD3D) for layer in self.modules())
         kept = 2 * (layers + self.both * len(self.residual_layer)) + self.joined
         state = size * self.channels * kept + 2 * frame * (layers + self.joined)

@@ -6,8 +6,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from d3dnet.network.align import Way
+from d3dnet.network.complexity import count_macs
 from d3dnet.network.guided import GuidedD3D, GuidedD3Dnet
-from d3dnet.network.motion import with_motion
+from d3dnet.network.motion import guided, with_motion
+from d3dnet.network.offsets import deformable_layers, watched_offsets
+from d3dnet.network.plan import Plan, make_plan
+from d3dnet.network.tiling import run_tiled
 from d3dnet.ops import deform_conv3d
 
 NETWORKS = {
@@ -140,3 +144,76 @@ def test_another_shape_is_refused(network, shape):
 def test_settings_that_make_no_network_are_refused(settings):
     with pytest.raises(ValueError, match="got"):
         GuidedD3Dnet(**settings)
+
+
+def whole(network: GuidedD3Dnet, clip: Tensor) -> Tensor:
+    return network.forward_sequence(clip)[0].transpose(0, 1)
+
+
+@pytest.mark.parametrize(("chunk", "block"), [(1, 0), (8, 0), (2, 3), (3, 20)])
+def test_tiles_of_a_clip_that_moves_give_the_frames_of_the_whole(network, chunk, block):
+    clip = moving_clip(7, 30, 44)
+    plan = Plan(tile=22, reach=0, chunk=chunk, block=block)
+    changed = []
+    frames = run_tiled(network, clip[0].transpose(0, 1), plan, "sequence", changed.append)
+    assert (torch.stack(list(frames)) - whole(network, clip)).abs().max() < 1e-5
+    assert changed and changed[-1].reach > 3  # what moves was seen to reach beyond the first halo
+
+
+def test_without_the_halo_the_seams_would_show(network, monkeypatch):
+    clip = moving_clip(5, 30, 44)
+    monkeypatch.setattr(GuidedD3Dnet, "spatial_radius", 0)
+    monkeypatch.setattr("d3dnet.network.offsets.FAR", 0)  # nothing is seen to reach anywhere
+    plan = Plan(tile=22, reach=0)
+    frames = torch.stack(list(run_tiled(network, clip[0].transpose(0, 1), plan)))
+    assert (frames - whole(network, clip)).abs().max() > 1 / 255
+
+
+def test_window_mode_makes_each_frame_of_the_frames_around_it(network):
+    clip = with_motion(moving_clip(9))
+    feed = network.begin("window")
+    found = [*feed.feed(clip[:, :, :4]), *feed.feed(clip[:, :, 4:]), *feed.finish()]
+    for index in (0, 1, 4, 8):
+        begin, end = max(0, index - 3), min(9, index + 4)
+        wanted = network.forward_sequence(clip[:, :, begin:end])[0, :, index - begin]
+        assert (found[index] - wanted).abs().max() < 1e-5
+    middle = network(clip[:, :, 1:8])
+    assert (found[4] - middle[0]).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("mode", ["sequence", "window"])
+def test_a_shot_taken_up_in_its_middle_gives_the_same_bits(network, mode):
+    clip = list(guided(moving_clip(30)[0].transpose(0, 1)))
+
+    def run(frames, skip):
+        feed = network.begin(mode, skip)
+        return [*feed.feed(torch.stack(frames, 1)[None]), *feed.finish()]
+
+    radius = network.begin(mode).radius
+    first = 4
+    later = run(clip[first:], radius)
+    assert all(map(torch.equal, later, run(clip, 0)[first + radius :]))
+
+
+def test_it_is_planned_within_what_it_takes(network):
+    small, large = (network.footprint("sequence", chunk) for chunk in (1, 8))
+    assert small.state == large.state and small.work < large.work
+    assert small.radius == network.temporal_radius
+    plan = make_plan(network, 90, 120)
+    assert plan.tile == 0 and plan.reach > 0
+
+
+def test_its_multiplications_are_counted_without_looking_for_motion():
+    model = GuidedD3Dnet()
+    pixels = 180 * 320
+    block = 48 * 96 * 9 + 48 * 48 * 9
+    wanted = pixels * (3 * 48 * 9 + 5 * block + 2 * 2 * 48 * 48 * 9 + 48 * 16 * 9)
+    assert count_macs(model, mode="sequence") == wanted
+
+
+def test_layers_that_follow_motion_tell_what_they_follow(network):
+    seen = {}
+    with watched_offsets(network, lambda name, offset: seen.setdefault(name, offset)):
+        network.forward_sequence(with_motion(moving_clip(3)))
+    assert set(seen) == set(deformable_layers(network))
+    assert all(offset.shape[1] == 2 and offset.abs().max() > 1 for offset in seen.values())
