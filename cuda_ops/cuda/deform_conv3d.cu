@@ -60,8 +60,10 @@ void launch(Kernel kernel, Grid grid, int threads, size_t shared, const CudaProb
   STD_TORCH_CHECK(grid.x < (int64_t(1) << 31) && grid.y < 65536 && grid.z < 65536,
                   "deform_conv3d: too many output pixels, groups or taps for one launch");
   void* stream = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(
-      aoti_torch_get_current_cuda_stream(on.get_device_index(), &stream));
+  // The macro that checks such codes has another name in torch 2.13 than before.
+  STD_TORCH_CHECK(
+      aoti_torch_get_current_cuda_stream(on.get_device_index(), &stream) == AOTI_TORCH_SUCCESS,
+      "deform_conv3d: torch has no CUDA stream for device ", on.get_device_index());
   if (shared > 48 << 10)
     check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
                                cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared)));

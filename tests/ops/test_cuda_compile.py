@@ -1,18 +1,22 @@
 """Every CUDA kernel compiles for every GPU that is served, and fits the registers it was given.
 
-For one of them the launcher is compiled too, with the headers of the torch that is installed.
+For one of them the launcher is compiled too, with the headers of the torch that is installed; and
+both launchers with those of the oldest torch that pyproject.toml promises, where they are cached.
 """
 
 import os
 import re
+import runpy
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
 import torch
+from host_library import ROOT
 
-KERNELS = Path(__file__).parents[2] / "cuda_ops" / "cuda"
+KERNELS = ROOT / "cuda_ops" / "cuda"
 PROGRAM = '#include "kernels.cuh"\n'
 LAUNCHER = KERNELS / "deform_conv3d.cu"  # the same kernels, and torch's headers
 # GPUs (sm) by the virtual architecture whose code they are assembled from: a source is compiled
@@ -91,3 +95,37 @@ def test_every_kernel_compiles_without_warning_and_fits_its_registers(report):
             assert found.keys() == BUDGET.keys()
         over = {name: used for name, used in found.items() if used > BUDGET[name]}
         assert not over, f"sm_{gpu}: more registers than budgeted: {over}"
+
+
+@pytest.fixture(scope="module")
+def oldest_headers() -> Path:
+    """The headers of the oldest torch that is promised."""
+    script = runpy.run_path(str(ROOT / "scripts" / "fetch_torch_headers.py"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    (promised,) = (d for d in project["project"]["dependencies"] if d.startswith("torch>="))
+    assert script["VERSION"] == f"{promised.removeprefix('torch>=')}.0"
+    if not script["HEADERS"].exists():
+        pytest.skip("scripts/fetch_torch_headers.py has not fetched torch's headers (75 MiB)")
+    return script["HEADERS"]
+
+
+def checked(compiler: list[str], headers: Path, source: str) -> None:
+    done = subprocess.run(
+        [*compiler, "-std=c++17", "-DTORCH_TARGET_VERSION=0x020a000000000000", "-isystem", headers]
+        + [ROOT / "cuda_ops" / source],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_launcher_builds_on_the_oldest_torch(oldest_headers):
+    checked([compiler(), "-DUSE_CUDA", "--cuda", "-arch=sm_80", "-o", os.devnull], oldest_headers,
+            "cuda/deform_conv3d.cu")  # fmt: skip
+
+
+def test_the_launcher_of_the_cpu_builds_on_the_oldest_torch(oldest_headers):
+    cpp = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
+    if cpp is None:
+        pytest.skip("no C++ compiler was found")
+    checked([cpp, "-fsyntax-only"], oldest_headers, "cpu/deform_conv3d.cpp")
