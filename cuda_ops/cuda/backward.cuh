@@ -28,20 +28,23 @@ struct DataGradientShared {
     alignas(16) S columns[kBackwardPixels][kBackwardChannels + 4];  // gradient of the columns
   };
   Sample<S> samples[kBackwardPixels];
-  S reduced[kBackwardPixels][4];  // gradients of the offsets (T, H, W) and of the mask
+  Corners<S> corners[kBackwardPixels];
+  Frames<S> frames[kBackwardPixels];  // where T moves
+  // Products of the columns' gradient with each corner, per end in time.
+  S dots[kBackwardPixels][2][4];
 };
 
 // A part of grad's rows, (pixels, elements from `first` to `end`), into rows of `row_bytes`.
 template <typename T, bool TensorCores>
-D3DNET_DEVICE void copy_grad(const CudaProblem& p, const Tile& tile, int pixels, int64 first,
-                             int64 end, int vectors, char* to, int row_bytes) {
+D3DNET_DEVICE void copy_grad(const CudaProblem& p, const Tile& tile, int pixels, int first,
+                             int end, int log_vectors, char* to, int row_bytes) {
   const T* grad = static_cast<const T*>(p.grad) + tile.clip * out_pixels(p) * p.out_channels;
-  for (int i = thread_index(); i < pixels * vectors; i += kBackwardThreads) {
-    const int row = i / vectors, vector = i % vectors;
-    const int64 pixel = pixel_of(p, tile, row), channel = first + vector * kLanes<T>;
+  for (int i = thread_index(); i < pixels << log_vectors; i += kBackwardThreads) {
+    const int row = i >> log_vectors, vector = i & ((1 << log_vectors) - 1);
+    const int pixel = pixel_of(p, tile, row), channel = first + vector * kLanes<T>;
     Bytes16 bytes = {};
     if (pixel >= 0 && channel < end)
-      bytes = load_elements(grad + pixel * p.out_channels + channel, int(end - channel),
+      bytes = load_elements(grad + int64(pixel) * p.out_channels + channel, end - channel,
                             p.whole_grad != 0);
     if constexpr (TensorCores && sizeof(T) == 4) {
 #pragma unroll
@@ -52,62 +55,100 @@ D3DNET_DEVICE void copy_grad(const CudaProblem& p, const Tile& tile, int pixels,
   }
 }
 
-// Eight lanes work on one pixel: they turn the gradient of its columns into those of its sample's
-// offsets and mask, and of the pixels that it was read from.
+// Eight lanes work on one pixel: they multiply the gradient of its columns with what its corners
+// hold, which makes the gradients of offsets and mask, and add it to the pixels it was read from.
 template <typename T>
-D3DNET_DEVICE void spread(const CudaProblem& p, const Sample<Accumulator<T>>& sample,
-                          const Accumulator<T>* columns, const T* input,
+D3DNET_DEVICE void spread(const CudaProblem& p, const Corners<Accumulator<T>>& corners,
+                          Accumulator<T> factor, const Accumulator<T>* columns, const T* input,
                           Accumulator<T>* grad_input, int count, int lane,
-                          Accumulator<T> (&reduced)[4]) {
+                          Accumulator<T> (&dots)[4]) {
   using S = Accumulator<T>;
   const bool reduces = p.grad_offset || p.grad_mask;
   constexpr int width = kLanes<T> < 4 ? 4 : kLanes<T>;  // channels of a lane at a time
 #pragma unroll 1
-  for (int n = 0; n < 4 * fours_of(p); ++n) {
-    const int corner = corner_of(p, n);
-    if (!(sample.inside >> corner & 1)) continue;
-    const int64 at = corner_pixel(p, sample.pixel, corner) * p.channels;
-    const S weight = corner_weight(sample, corner), scattered = weight * sample.mask;
-    S dot = 0;
-#pragma unroll 1
-    for (int c = lane * width; c < count; c += 8 * width) {
-      if (reduces) {
+  for (int c = lane * width; c < count; c += 8 * width) {
+    if (reduces) {
 #pragma unroll
-        for (int k = 0; k < width; k += kLanes<T>) {
-          const Bytes16 values = load_elements(input + at + c + k, count - c - k,
-                                               p.whole_input && c + k < count);
+      for (int k = 0; k < width; k += kLanes<T>) {
+        Bytes16 values[4];
+        read_corners(p, corners, input + c + k, count - c - k, p.whole_input && c + k < count,
+                     values);
 #pragma unroll
-          for (int e = 0; e < kLanes<T>; ++e)
-            if (c + k + e < count) dot += element(values, e, T{}) * columns[c + k + e];
+        for (int e = 0; e < kLanes<T>; ++e) {
+          const bool within = c + k + e < count;
+#pragma unroll
+          for (int n = 0; n < 4; ++n)
+            if (within && corners.at[n] >= 0)
+              dots[n] += element(values[n], e, T{}) * columns[c + k + e];
         }
       }
-      if (!grad_input || weight == S(0)) continue;
+    }
+    if (!grad_input) continue;
+#pragma unroll
+    for (int n = 0; n < 4; ++n) {
+      if (corners.at[n] < 0 || corners.weight[n] == S(0)) continue;
+      S* to = grad_input + int64(unsigned(corners.at[n])) * p.channels + c;
+      const S weight = corners.weight[n] * factor;
 #pragma unroll
       for (int k = 0; k < width; k += 4) {
         S values[4];
 #pragma unroll
-        for (int e = 0; e < 4; ++e) values[e] = scattered * columns[c + k + e];
-        S* to = grad_input + at + c + k;
+        for (int e = 0; e < 4; ++e) values[e] = weight * columns[c + k + e];
         if constexpr (sizeof(S) == 4) {
           if (p.whole_input && c + k < count) {
-            atomic_add_four(to, values);
+            atomic_add_four(to + k, values);
             continue;
           }
         }
 #pragma unroll
         for (int e = 0; e < 4; ++e)
-          if (c + k + e < count) atomic_add(to + e, values[e]);
+          if (c + k + e < count) atomic_add(to + k + e, values[e]);
       }
     }
-    if (!reduces) continue;
-    const S by_side[3] = {side(sample, corner, 0), side(sample, corner, 1),
-                          side(sample, corner, 2)};
+  }
+}
+
+// Writes a sample's gradients: the derivatives of its interpolation, by the products with its
+// corners. The mask multiplies what was interpolated.
+template <typename T>
+D3DNET_DEVICE void write_sample_gradients(const CudaProblem& p,
+                                          const Sample<Accumulator<T>>& sample,
+                                          const Accumulator<T> (&dots)[2][4], int clip, int pixel,
+                                          int tap, int offset_group) {
+  using S = Accumulator<T>;
+  S by_offset[3] = {0, 0, 0}, by_mask = 0;
 #pragma unroll
-    for (int d = 0; d < 3; ++d) {
-      const S slope = by_side[(d + 1) % 3] * by_side[(d + 2) % 3] * dot;
-      reduced[d] += corner >> (2 - d) & 1 ? slope : -slope;
+  for (int upper = 0; upper < 2; ++upper) {
+    if (upper && !p.moves[0]) continue;
+#pragma unroll
+    for (int n = 0; n < 4; ++n) {
+      const int ends[3] = {upper, n >> 1, n & 1};
+      const S sides[3] = {side(sample, 0, ends[0]), side(sample, 1, ends[1]),
+                          side(sample, 2, ends[2])};
+      const S dot = dots[upper][n];
+#pragma unroll
+      for (int d = 0; d < 3; ++d) {
+        const S slope = sides[(d + 1) % 3] * sides[(d + 2) % 3] * dot;
+        by_offset[d] += ends[d] ? slope : -slope;
+      }
+      const S weight = sides[0] * sides[1] * sides[2];
+      if (weight != S(0)) by_mask += weight * dot;
     }
-    if (weight != S(0)) reduced[3] += weight * dot;
+  }
+  if (p.grad_mask)
+    narrow(by_mask, static_cast<T*>(
+                        p.grad_mask)[mask_place(p, clip, pixel, tap, offset_group).first]);
+  if (!p.grad_offset) return;
+  Place place = offset_place(p, clip, pixel, tap, offset_group);
+#pragma unroll
+  for (int d = 0; d < 3; ++d) {
+    if (!p.moves[d]) continue;
+    const S value = sample.inside ? by_offset[d] * sample.mask : S(0);
+    if (p.offset_is_float)
+      narrow(value, static_cast<float*>(p.grad_offset)[place.first]);
+    else
+      narrow(value, static_cast<T*>(p.grad_offset)[place.first]);
+    place.first += place.step;
   }
 }
 
@@ -122,7 +163,7 @@ D3DNET_DEVICE void data_gradients(const CudaProblem& p) {
   const int offset_channels = p.channels / p.offset_groups;
   const int slices = slices_of(outputs, sizeof(T)), taps = taps_of(p);
   constexpr int slice_elements = kSliceBytes / int(sizeof(T));
-  const int64 own_pixel = thread < kBackwardPixels ? pixel_of(p, tile, thread) : -1;
+  const int own_pixel = thread < kBackwardPixels ? pixel_of(p, tile, thread) : -1;
   const int64 clip = tile.clip * in_pixels(p) * p.channels;
 
   for (int tap = next_tap(p, tile, 0); tap < taps; tap = next_tap(p, tile, tap + 1)) {
@@ -134,29 +175,32 @@ D3DNET_DEVICE void data_gradients(const CudaProblem& p) {
       synchronize();  // the tile before this one has been read
       if (first % offset_channels == 0 && thread < kBackwardPixels) {
         const Raw<S> raw = read_raw<T>(p, tile.clip, own_pixel, tap, offset_group);
-        shared.samples[thread] = locate(p, tile, thread, own_pixel, tap, raw);
-        for (int i = 0; i < 4; ++i) shared.reduced[thread][i] = 0;
+        const Sample<S> sample = locate(p, tile, thread, own_pixel, tap, raw);
+        shared.samples[thread] = sample;
+        shared.corners[thread] = corners_of(p, sample, S(1), true);
+        if (p.moves[0]) shared.frames[thread] = frames_of(p, sample, true);
+        for (int n = 0; n < 8; ++n) shared.dots[thread][n / 4][n % 4] = 0;
       }
 
       Sums<S> sums;
       clear(sums);
       for (int index = 0; index < chunks_of(slices); ++index) {
         const Chunk chunk = chunk_at(slices, index);
-        const int vectors = 2 * chunk.slices;
+        const int log_vectors = chunk.slices == 4 ? 3 : chunk.slices;
         if (index > 0) synchronize();
         const char* weights = static_cast<const char*>(p.packed_weight) +
                               ((int64(tap) * p.channels + first) * slices + chunk.first) *
                                   kSliceBytes;
-        for (int i = thread; i < kBackwardChannels * vectors; i += kBackwardThreads) {
-          const int row = i / vectors, vector = i % vectors;
+        for (int i = thread; i < kBackwardChannels << log_vectors; i += kBackwardThreads) {
+          const int row = i >> log_vectors, vector = i & ((1 << log_vectors) - 1);
           const bool valid = row < channels;
           copy_async(shared.factors.weights + row * kRowBytes + vector * 16,
                      weights + (valid ? row : 0) * int64(slices) * kSliceBytes + vector * 16,
                      valid);
         }
-        const int64 from = int64(group) * outputs;
+        const int from = group * outputs;
         copy_grad<T, TensorCores>(p, tile, kBackwardPixels, from + chunk.first * slice_elements,
-                                  from + outputs, vectors, shared.factors.grad, kRowBytes);
+                                  from + outputs, log_vectors, shared.factors.grad, kRowBytes);
         copy_wait();
         synchronize();
 #pragma unroll 1
@@ -176,39 +220,27 @@ D3DNET_DEVICE void data_gradients(const CudaProblem& p) {
                 sums.at[m][n][i];
       synchronize();
 
-      for (int i = thread / 8; i < kBackwardPixels; i += kBackwardThreads / 8) {
-        S reduced[4] = {};
-        spread<T>(p, shared.samples[i], shared.columns[i],
-                  static_cast<const T*>(p.input) + clip + first,
-                  p.grad_input ? static_cast<S*>(p.grad_input) + clip + first : nullptr, channels,
-                  lane % 8, reduced);
-        for (int k = 0; k < 4; ++k) {
-          reduced[k] = sum_of_eight_lanes(reduced[k]);
-          if (lane % 8 == 0) shared.reduced[i][k] += reduced[k];
+      const T* input = static_cast<const T*>(p.input) + clip + first;
+      S* grad_input = p.grad_input ? static_cast<S*>(p.grad_input) + clip + first : nullptr;
+      for (int i = thread / 8; i < kBackwardPixels; i += kBackwardThreads / 8)
+        for (int upper = 0; upper < (p.moves[0] ? 2 : 1); ++upper) {
+          Corners<S> corners = shared.corners[i];
+          if (p.moves[0]) corners = in_frame(corners, shared.frames[i], upper);
+          S dots[4] = {};
+          spread<T>(p, corners, shared.samples[i].mask, shared.columns[i], input, grad_input,
+                    channels, lane % 8, dots);
+#pragma unroll
+          for (int n = 0; n < 4; ++n) {
+            dots[n] = sum_of_eight_lanes(dots[n]);
+            if (lane % 8 == n) shared.dots[i][upper][n] += dots[n];
+          }
         }
-      }
 
       if ((first + channels) % offset_channels != 0) continue;
       synchronize();
-      if (own_pixel < 0) continue;
-      const int64 pixels = out_pixels(p);
-      const int64 sample = (tile.clip * p.offset_groups + offset_group) * taps + tap;
-      if (p.grad_mask)
-        narrow(shared.reduced[thread][3],
-               static_cast<T*>(p.grad_mask)[sample * pixels + own_pixel]);
-      if (!p.grad_offset) continue;
-      int64 at = sample * p.moving * pixels + own_pixel;
-      for (int d = 0; d < 3; ++d) {
-        if (!p.moves[d]) continue;
-        const S value = shared.samples[thread].inside
-                            ? shared.reduced[thread][d] * shared.samples[thread].mask
-                            : S(0);
-        if (p.offset_is_float)
-          narrow(value, static_cast<float*>(p.grad_offset)[at]);
-        else
-          narrow(value, static_cast<T*>(p.grad_offset)[at]);
-        at += pixels;
-      }
+      if (own_pixel >= 0)
+        write_sample_gradients<T>(p, shared.samples[thread], shared.dots[thread], tile.clip,
+                                  own_pixel, tap, offset_group);
     }
   }
 }
@@ -221,7 +253,8 @@ template <typename T>
 struct WeightGradientShared {
   alignas(16) char grad[kWeightPixels<T> * kTallRowBytes<T>];
   alignas(16) char columns[kWeightPixels<T> * kTallRowBytes<T>];
-  Sample<Accumulator<T>> samples[kWeightPixels<T>];
+  Corners<Accumulator<T>> corners[kWeightPixels<T>];
+  Frames<Accumulator<T>> frames[kWeightPixels<T>];  // where T moves
 };
 
 template <typename T, bool TensorCores>
@@ -231,27 +264,14 @@ D3DNET_DEVICE void gather_columns(const CudaProblem& p, const T* input, int chan
   constexpr int vectors = 64 / kLanes<T>;
   for (int i = thread_index(); i < kWeightPixels<T> * vectors; i += kBackwardThreads) {
     const int row = i / vectors, channel = i % vectors * kLanes<T>;
-    const Sample<S> sample = shared.samples[row];
     S sums[kLanes<T>] = {};
-#pragma unroll 1
-    for (int four = 0; four < fours_of(p); ++four) {
+    for (int upper = 0; upper < (p.moves[0] ? 2 : 1); ++upper) {
       if (channel >= channels) break;
+      Corners<S> corners = shared.corners[row];
+      if (p.moves[0]) corners = in_frame(corners, shared.frames[row], upper);
       Bytes16 values[4];
-#pragma unroll
-      for (int n = 0; n < 4; ++n) {
-        const int corner = corner_of(p, 4 * four + n);
-        values[n] = Bytes16{};
-        if ((sample.inside >> corner & 1) && corner_weight(sample, corner) != S(0))
-          values[n] = load_elements(
-              input + corner_pixel(p, sample.pixel, corner) * p.channels + channel,
-              channels - channel, p.whole_input != 0);
-      }
-#pragma unroll
-      for (int n = 0; n < 4; ++n) {
-        const S weight = corner_weight(sample, corner_of(p, 4 * four + n)) * sample.mask;
-#pragma unroll
-        for (int k = 0; k < kLanes<T>; ++k) sums[k] += weight * element(values[n], k, T{});
-      }
+      read_corners(p, corners, input + channel, channels - channel, p.whole_input != 0, values);
+      blend_corners<T>(corners, values, sums);
     }
     if constexpr (TensorCores && sizeof(T) == 4) {
 #pragma unroll
@@ -283,18 +303,20 @@ D3DNET_DEVICE void weight_gradients(const CudaProblem& p) {
 
   Sums<S> sums;
   clear(sums);
-  for (int64 index = block_index(0); index < p.tiles.count; index += p.segments) {
+  for (int index = block_index(0); index < p.tiles.count; index += p.segments) {
     const Tile tile = tile_at(p, index);
     if (next_tap(p, tile, tap) != tap) continue;
     synchronize();  // the tile before this one has been read
     if (thread < kWeightPixels<T>) {
-      const int64 pixel = pixel_of(p, tile, thread);
+      const int pixel = pixel_of(p, tile, thread);
       const Raw<S> raw = read_raw<T>(p, tile.clip, pixel, tap, offset_group);
-      shared.samples[thread] = locate(p, tile, thread, pixel, tap, raw);
+      const Sample<S> sample = locate(p, tile, thread, pixel, tap, raw);
+      shared.corners[thread] = corners_of(p, sample, sample.mask, false);
+      if (p.moves[0]) shared.frames[thread] = frames_of(p, sample, false);
     }
-    const int64 from = int64(group) * outputs;
+    const int from = group * outputs;
     copy_grad<T, TensorCores>(p, tile, kWeightPixels<T>, from + first_output, from + outputs,
-                              64 / kLanes<T>, shared.grad, kTallRowBytes<T>);
+                              sizeof(T) == 2 ? 3 : sizeof(T) == 4 ? 4 : 5, shared.grad, kTallRowBytes<T>);
     synchronize();
     gather_columns<T, TensorCores>(
         p, static_cast<const T*>(p.input) + tile.clip * in_pixels(p) * p.channels + first,
@@ -329,9 +351,9 @@ D3DNET_DEVICE void pack_backward(const CudaProblem& p) {
   const int group_channels = p.channels / p.groups, outputs = p.out_channels / p.groups;
   const int taps = taps_of(p);
   const int padded = slices_of(outputs, sizeof(T)) * (kSliceBytes / int(sizeof(T)));
-  const int64 count = int64(taps) * p.channels * padded;
-  for (int64 i = int64(block_index(0)) * 256 + thread_index(); i < count;
-       i += int64(block_count(0)) * 256) {
+  const unsigned count = unsigned(taps) * p.channels * padded;
+  for (unsigned i = block_index(0) * 256 + thread_index(); i < count;
+       i += unsigned(block_count(0)) * 256) {
     const int output = int(i % padded);
     const int channel = int(i / padded % p.channels);
     const int tap = int(i / padded / p.channels);
@@ -351,12 +373,12 @@ template <typename T>
 D3DNET_DEVICE void add_segments(const CudaProblem& p) {
   using S = Accumulator<T>;
   const int taps = taps_of(p);
-  const int64 rows = int64(p.out_channels) * (p.channels / p.groups), count = rows * taps;
-  for (int64 i = int64(block_index(0)) * 256 + thread_index(); i < count;
-       i += int64(block_count(0)) * 256) {
+  const unsigned rows = unsigned(p.out_channels) * (p.channels / p.groups), count = rows * taps;
+  for (unsigned i = block_index(0) * 256 + thread_index(); i < count;
+       i += unsigned(block_count(0)) * 256) {
     S sum = 0;
     for (int segment = 0; segment < p.segments; ++segment)
-      sum += static_cast<const S*>(p.partial_sums)[segment * count + i];
+      sum += static_cast<const S*>(p.partial_sums)[int64(segment) * count + i];
     narrow(sum, static_cast<T*>(p.grad_weight)[i % rows * taps + i / rows]);
   }
 }

@@ -94,14 +94,19 @@ Kernels kernels(Kernel forward, Kernel data, Kernel weight, Kernel pack_forward,
   kernels<T>(d3dnet_forward_##product, d3dnet_data_gradients_##product,                  \
              d3dnet_weight_gradients_##product, d3dnet_pack_forward_##elements,          \
              d3dnet_pack_backward_##elements, d3dnet_add_segments_##elements)
+// Those of D3Dnet's layers where the problem is one of them.
+#define D3DNET_LAYER_KERNELS(T, product, elements)                                       \
+  (is_layer(p, 64)   ? D3DNET_KERNELS(T, product##_64, elements)                         \
+   : is_layer(p, 32) ? D3DNET_KERNELS(T, product##_32, elements)                         \
+                     : D3DNET_KERNELS(T, product, elements))
 
-Kernels kernels_for(ScalarType dtype, bool allow_tf32) {
+Kernels kernels_for(ScalarType dtype, bool allow_tf32, const CudaProblem& p) {
   switch (dtype) {
-    case ScalarType::BFloat16: return D3DNET_KERNELS(bfloat16, bfloat16, bfloat16);
-    case ScalarType::Half: return D3DNET_KERNELS(float16, float16, float16);
+    case ScalarType::BFloat16: return D3DNET_LAYER_KERNELS(bfloat16, bfloat16, bfloat16);
+    case ScalarType::Half: return D3DNET_LAYER_KERNELS(float16, float16, float16);
     case ScalarType::Double: return D3DNET_KERNELS(double, float64, float64);
     case ScalarType::Float:
-      return allow_tf32 ? D3DNET_KERNELS(float, tf32, float32)
+      return allow_tf32 ? D3DNET_LAYER_KERNELS(float, tf32, float32)
                         : D3DNET_KERNELS(float, float32, float32);
     default: STD_TORCH_CHECK(false, "deform_conv3d: dtype accepted by Python but not here");
   }
@@ -124,9 +129,16 @@ Tiling tiling(const CudaProblem& p, int log_pixels) {
     const int across = (p.out_size[2] + (1 << width) - 1) >> width;
     const int down = (p.out_size[1] + (1 << height) - 1) >> height;
     const long long count = p.batch * p.out_size[0] * across * down;
-    if (best.across == 0 || count < best.count) best = {width, height, across, down, count};
+    if (best.across > 0 && count >= best.count) continue;
+    STD_TORCH_CHECK(count < (1LL << 31), "deform_conv3d: too many output pixels for one launch");
+    best = {width, height, across, down, int(count), 0};
   }
   return best;
+}
+
+// Offsets and masks are read as they are where they are contiguous or channels last.
+Tensor in_either_layout(const Tensor& tensor) {
+  return is_channels_last(tensor) ? tensor : torch::stable::contiguous(tensor);
 }
 
 // The tensors a CudaProblem points into, in the layouts it wants them.
@@ -139,11 +151,11 @@ struct Arguments {
             const std::optional<Tensor>& mask_, const Sizes& stride, const Sizes& padding,
             const Sizes& dilation, const std::string& dims, bool tf32)
       : input(torch::stable::contiguous(input_, MemoryFormat::ChannelsLast3d)),
-        offset(torch::stable::contiguous(offset_)),
+        offset(in_either_layout(offset_)),
         weight(torch::stable::contiguous(weight_)) {
-    if (mask_) mask = torch::stable::contiguous(*mask_);
+    if (mask_) mask = in_either_layout(*mask_);
     CudaProblem& p = problem;
-    int64_t pixels = 1;
+    int64_t pixels = 1, out_pixels = 1;
     p.batch = input.size(0);
     p.channels = int(input.size(1));
     p.out_channels = int(weight.size(0));
@@ -157,8 +169,9 @@ struct Arguments {
       p.dilation[d] = int(dilation[d]);
       p.moves[d] = dims.find("THW"[d]) != std::string::npos;
       pixels *= input.size(2 + d);
+      out_pixels *= offset.size(2 + d);
     }
-    STD_TORCH_CHECK(pixels < (int64_t(1) << 31) - (int64_t(1) << 24),
+    STD_TORCH_CHECK(std::max(pixels, out_pixels) < (int64_t(1) << 31) - (int64_t(1) << 24),
                     "deform_conv3d: a clip of more than 2^31 pixels is not supported");
     p.moving = int(dims.size());
     p.offset_groups = int(offset.size(1)) / (taps_of(p) * p.moving);
@@ -169,12 +182,15 @@ struct Arguments {
     p.offset = offset.const_data_ptr();
     p.weight = weight.const_data_ptr();
     p.mask = mask ? mask->const_data_ptr() : nullptr;
+    p.offset_is_channels_last = is_channels_last(offset);
+    p.mask_is_channels_last = mask && is_channels_last(*mask);
     p.whole_input = whole_rows(p.input, p.channels, p.run, input.scalar_type());
   }
 
   // Packed weights have, of each row, a whole number of slices.
   Tensor packed(int64_t rows, int64_t row) const {
     const int64_t bytes = slices_of(int(row), int(size_of(input.scalar_type()))) * kSliceBytes;
+    STD_TORCH_CHECK(rows * bytes < (int64_t(1) << 31), "deform_conv3d: weights of more than 2 GiB");
     return empty({rows * bytes / size_of(input.scalar_type())}, input.scalar_type(), input);
   }
 };
@@ -187,9 +203,9 @@ Tensor forward(const Tensor& input, const Tensor& offset, const Tensor& weight,
                bool allow_tf32) {
   const DeviceScope scope(input);
   const ScalarType dtype = input.scalar_type();
-  const Kernels kernels = kernels_for(dtype, allow_tf32);
   Arguments arguments(input, offset, weight, mask, stride, padding, dilation, dims, allow_tf32);
   CudaProblem& p = arguments.problem;
+  const Kernels kernels = kernels_for(dtype, allow_tf32, p);
   p.output_is_channels_last = is_channels_last(input);
   p.negative_slope = negative_slope;
   Tensor output = empty({p.batch, p.out_channels, p.out_size[0], p.out_size[1], p.out_size[2]},
@@ -245,12 +261,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
     bool need_bias, bool allow_tf32) {
   const DeviceScope scope(input);
   const ScalarType dtype = input.scalar_type();
-  const Kernels kernels = kernels_for(dtype, allow_tf32);
   Arguments arguments(input, offset, weight, mask, stride, padding, dilation, dims, allow_tf32);
   CudaProblem& p = arguments.problem;
   const Tensor grad_rows = torch::stable::contiguous(grad, MemoryFormat::ChannelsLast3d);
   p.grad = grad_rows.const_data_ptr();
   p.whole_grad = whole_rows(p.grad, p.out_channels, p.out_channels / p.groups, dtype);
+  const Kernels kernels = kernels_for(dtype, allow_tf32, p);
   need_mask = need_mask && mask.has_value();
 
   // A tensor of its own for each gradient that is not needed: outputs must not alias.
@@ -258,8 +274,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
   // Taps that reach outside the clip in time are skipped: their gradients stay zero.
   Tensor grad_input = need_input ? zeros(sizes_of(input), kernels.sums, input, true) : absent();
   Tensor grad_offset =
-      need_offset ? zeros(sizes_of(offset), offset.scalar_type(), input) : absent();
-  Tensor grad_mask = need_mask ? zeros(sizes_of(*mask), dtype, input) : absent();
+      need_offset ? zeros(sizes_of(offset), offset.scalar_type(), input, p.offset_is_channels_last)
+                  : absent();
+  Tensor grad_mask =
+      need_mask ? zeros(sizes_of(*mask), dtype, input, p.mask_is_channels_last) : absent();
   Tensor grad_weight = need_weight ? empty(sizes_of(weight), dtype, input) : absent();
   p.grad_input = need_input ? grad_input.mutable_data_ptr() : nullptr;
   p.grad_offset = need_offset ? grad_offset.mutable_data_ptr() : nullptr;

@@ -3,15 +3,13 @@
 //
 // Below: element types with their conversions, 16-byte vectors, and the instructions that are not
 // C++: tensor cores, asynchronous copies, lane sums, atomics. In emulation the latter come from the
-// program that includes this (see tests/ops/emulation.h).
+// program that includes this (see tests/ops/cuda_emulation).
 #pragma once
 
 #ifdef __CUDACC__
 #define D3DNET_DEVICE __device__ __forceinline__
-#define D3DNET_HOST_DEVICE __host__ __device__ __forceinline__
 #else
 #define D3DNET_DEVICE inline
-#define D3DNET_HOST_DEVICE inline
 #endif
 
 namespace d3dnet {
@@ -57,6 +55,7 @@ int thread_index();
 int block_index(int axis);
 int block_count(int axis);
 void synchronize();
+void synchronize_warp();
 char* shared_memory();
 void copy_async(void* shared, const void* global, bool valid);
 void copy_wait();
@@ -71,10 +70,8 @@ template <typename S>
 void atomic_add(S* to, S value) {
   *to += value;
 }
-inline void atomic_add_four(float* to, const float* values) {
-  for (int i = 0; i < 4; ++i) to[i] += values[i];
-}
-inline Bytes16 load_global(const void* from) { return *static_cast<const Bytes16*>(from); }
+void atomic_add_four(float* to, const float* values);
+Bytes16 load_global(const void* from);
 constexpr bool kHasTensorCores = true;
 
 #else
@@ -99,6 +96,8 @@ D3DNET_DEVICE int block_count(int axis) {
   return int(axis == 0 ? gridDim.x : axis == 1 ? gridDim.y : gridDim.z);
 }
 D3DNET_DEVICE void synchronize() { __syncthreads(); }
+// Lanes that took different branches are together again: before instructions of the whole warp.
+D3DNET_DEVICE void synchronize_warp() { __syncwarp(); }
 D3DNET_DEVICE char* shared_memory() {
   extern __shared__ Bytes16 d3dnet_shared[];
   return reinterpret_cast<char*>(d3dnet_shared);

@@ -12,22 +12,28 @@ constexpr int kForwardThreads = 256;
 constexpr int kForwardPixels = 128;
 constexpr int kForwardOutputs = 64;
 
-// Shared memory of a forward block: two stages of everything.
+// Corners of a tap's samples: two stages, or with `Frames`, or in float64, one, so that a block has
+// no more than Turing's 64 KiB.
+template <typename T>
+constexpr int kTableBytes = sizeof(Accumulator<T>) == 4 ? 8192 : 9216;
+
+// Shared memory of a forward block: two stages of columns and of weights.
 template <typename T>
 struct ForwardShared {
   alignas(16) char columns[2][kForwardPixels * kRowBytes];
   alignas(16) char weights[2][kForwardOutputs * kRowBytes];
-  Sample<Accumulator<T>> samples[2][kForwardPixels];
+  alignas(16) char table[kTableBytes<T>];
 };
 
-// One chunk of channels of one tap; samples change with the tap and with the offset group.
+// One chunk of channels of one tap; samples change with the tap and with the offset group, and are
+// in stage `samples` of their table.
 struct Step {
   int tap, run, chunk, offset_group, samples;
+  bool changed;  // other samples than those of the step before
 };
 
-template <typename T>
 D3DNET_DEVICE void advance(const CudaProblem& p, const Tile& tile, int first_channel, int runs,
-                           int chunks, Step& step) {
+                           int chunks, int stages, Step& step) {
   const int tap = step.tap, offset_group = step.offset_group;
   if (++step.chunk == chunks) {
     step.chunk = 0;
@@ -38,7 +44,8 @@ D3DNET_DEVICE void advance(const CudaProblem& p, const Tile& tile, int first_cha
   }
   step.offset_group =
       (first_channel + step.run * p.run) / (p.channels / p.offset_groups);
-  if (step.tap != tap || step.offset_group != offset_group) step.samples ^= 1;
+  step.changed = step.tap != tap || step.offset_group != offset_group;
+  if (step.changed && stages == 2) step.samples ^= 1;
 }
 
 // The weights of one step, (64, chunk) of packed (groups, K, runs, O/groups, padded run).
@@ -67,31 +74,6 @@ struct Gather {
   bool whole;
 };
 
-template <typename T>
-D3DNET_DEVICE void read_four(const CudaProblem& p, const Sample<Accumulator<T>>& sample,
-                             const Gather<T>& from, int four, Bytes16 (&values)[4]) {
-#pragma unroll
-  for (int n = 0; n < 4; ++n) {
-    const int corner = corner_of(p, 4 * four + n);
-    values[n] = Bytes16{};
-    if ((sample.inside >> corner & 1) && corner_weight(sample, corner) != 0)
-      values[n] = load_elements(
-          from.input + corner_pixel(p, sample.pixel, corner) * p.channels, from.count, from.whole);
-  }
-}
-
-template <typename T>
-D3DNET_DEVICE void blend_four(const CudaProblem& p, const Sample<Accumulator<T>>& sample, int four,
-                              const Bytes16 (&values)[4], Accumulator<T> (&sums)[kLanes<T>]) {
-#pragma unroll
-  for (int n = 0; n < 4; ++n) {
-    const Accumulator<T> weight =
-        corner_weight(sample, corner_of(p, 4 * four + n)) * sample.mask;
-#pragma unroll
-    for (int k = 0; k < kLanes<T>; ++k) sums[k] += weight * element(values[n], k, T{});
-  }
-}
-
 template <typename T, bool TensorCores>
 D3DNET_DEVICE Bytes16 pack_columns(Accumulator<T> (&sums)[kLanes<T>]) {
   if constexpr (TensorCores && sizeof(T) == 4) {
@@ -116,14 +98,22 @@ D3DNET_DEVICE void convolve(const CudaProblem& p) {
   const int runs = group_channels / p.run;
   const int slices = slices_of(p.run, sizeof(T)), chunks = chunks_of(slices);
   const int taps = taps_of(p);
-  const int64 own_pixel = thread < kForwardPixels ? pixel_of(p, tile, thread) : -1;
+  const int own_pixel = thread < kForwardPixels ? pixel_of(p, tile, thread) : -1;
   const T* clip = static_cast<const T*>(p.input) + tile.clip * in_pixels(p) * p.channels;
+  auto* corners = reinterpret_cast<Corners<S>*>(shared.table);
+  auto* frames = reinterpret_cast<Frames<S>*>(corners + kForwardPixels);
+  const int stages = sizeof(S) == 4 && !p.moves[0] ? 2 : 1;
+  static_assert(kForwardPixels * (sizeof(S) == 4 ? 2 * sizeof(Corners<S>)
+                                                 : sizeof(Corners<S>) + sizeof(Frames<S>)) <=
+                    kTableBytes<T>, "");
 
   auto read_samples = [&](const Step& step) {
     return read_raw<T>(p, tile.clip, own_pixel, step.tap, step.offset_group);
   };
   auto write_samples = [&](const Step& step, const Raw<S>& raw) {
-    shared.samples[step.samples][thread] = locate(p, tile, thread, own_pixel, step.tap, raw);
+    const Sample<S> sample = locate(p, tile, thread, own_pixel, step.tap, raw);
+    corners[step.samples * kForwardPixels + thread] = corners_of(p, sample, sample.mask, false);
+    if (p.moves[0]) frames[thread] = frames_of(p, sample, false);
   };
   auto gather_from = [&](const Step& step, const Chunk& chunk, int slice) {
     const int shift = chunk.slices == 4 ? 3 : chunk.slices;
@@ -140,7 +130,7 @@ D3DNET_DEVICE void convolve(const CudaProblem& p) {
 
   Sums<S> sums;
   clear(sums);
-  Step next = {next_tap(p, tile, 0), 0, 0, 0, 0};
+  Step next = {next_tap(p, tile, 0), 0, 0, 0, 0, true};
   next.offset_group = first_channel / (p.channels / p.offset_groups);
   int stage = 0, gathered = 0;  // slices that the round before has gathered
   // The first round only gathers, the last only multiplies.
@@ -150,11 +140,11 @@ D3DNET_DEVICE void convolve(const CudaProblem& p) {
       if (thread < kForwardPixels) write_samples(next, read_samples(next));
       synchronize();
     }
-    if (next.tap < taps) advance<T>(p, tile, first_channel, runs, chunks, after);
-    const bool new_samples =
-        after.tap < taps && after.samples != next.samples && thread < kForwardPixels;
+    if (next.tap < taps) advance(p, tile, first_channel, runs, chunks, stages, after);
+    const bool new_samples = next.tap < taps && after.tap < taps && after.changed;
+    const bool locates = new_samples && thread < kForwardPixels;
     Raw<S> raw = {};
-    if (new_samples) raw = read_samples(after);
+    if (locates) raw = read_samples(after);
 
     Chunk coming = {0, 0};
     if (next.tap < taps) {
@@ -167,30 +157,33 @@ D3DNET_DEVICE void convolve(const CudaProblem& p) {
       const bool gathers = slice < coming.slices;
       Bytes16 values[4];
       Gather<T> from = {};
-      Sample<S> sample = {};
-      if (gathers) {
-        from = gather_from(next, coming, slice);
-        sample = shared.samples[next.samples][from.pixel];
-        if (TensorCores) read_four(p, sample, from, 0, values);
-      }
+      Corners<S> corner = {};
+      const auto read = [&](int upper) {
+        corner = corners[next.samples * kForwardPixels + from.pixel];
+        if (p.moves[0]) corner = in_frame(corner, frames[from.pixel], upper);
+        read_corners(p, corner, from.input, from.count, from.whole, values);
+      };
+      if (gathers) from = gather_from(next, coming, slice);
+      if (TensorCores && gathers) read(0);
       if (slice < gathered)
         multiply_slice<T, TensorCores>(
             sums, shared.columns[stage] + warp_row * kRowBytes + slice * kSliceBytes,
             shared.weights[stage] + warp_column * kRowBytes + slice * kSliceBytes, lane);
       if (gathers) {
         // Without tensor cores the product needs the registers.
-        if (!TensorCores) read_four(p, sample, from, 0, values);
+        if (!TensorCores) read(0);
         S blended[kLanes<T>] = {};
-        blend_four<T>(p, sample, 0, values, blended);
-        if (fours_of(p) > 1) {
-          read_four(p, sample, from, 1, values);
-          blend_four<T>(p, sample, 1, values, blended);
+        blend_corners<T>(corner, values, blended);
+        if (p.moves[0]) {
+          read(1);
+          blend_corners<T>(corner, values, blended);
         }
         *reinterpret_cast<Bytes16*>(shared.columns[stage ^ 1] + from.pixel * kRowBytes +
                                     from.vector * 16) = pack_columns<T, TensorCores>(blended);
       }
     }
-    if (new_samples) write_samples(after, raw);
+    if (new_samples && stages == 1) synchronize();  // those before have been read
+    if (locates) write_samples(after, raw);
     copy_wait();
     synchronize();
     gathered = coming.slices;
@@ -213,7 +206,7 @@ D3DNET_DEVICE void convolve(const CudaProblem& p) {
       const S bias = p.bias ? S(widen(static_cast<const T*>(p.bias)[channel])) : S(0);
 #pragma unroll
       for (int row = 0; row < 4; ++row) {
-        const int64 pixel = pixel_of(p, tile, warp_row + sum_row(lane, row / 2, row % 2 * 2));
+        const int pixel = pixel_of(p, tile, warp_row + sum_row(lane, row / 2, row % 2 * 2));
         if (pixel < 0) continue;
         const S sum = sums.at[row / 2][n][row % 2 * 2 + side] + bias;
         narrow(sum < S(0) ? slope * sum : sum,
@@ -228,9 +221,9 @@ D3DNET_DEVICE void pack_forward(const CudaProblem& p) {
   const int group_channels = p.channels / p.groups, runs = group_channels / p.run;
   const int outputs = p.out_channels / p.groups, taps = taps_of(p);
   const int padded = slices_of(p.run, sizeof(T)) * (kSliceBytes / int(sizeof(T)));
-  const int64 count = int64(p.groups) * taps * runs * outputs * padded;
-  for (int64 i = int64(block_index(0)) * 256 + thread_index(); i < count;
-       i += int64(block_count(0)) * 256) {
+  const unsigned count = unsigned(p.groups * taps * runs) * outputs * padded;
+  for (unsigned i = block_index(0) * 256 + thread_index(); i < count;
+       i += unsigned(block_count(0)) * 256) {
     const int channel = int(i % padded);
     const int output = int(i / padded % outputs);
     const int run = int(i / padded / outputs % runs);

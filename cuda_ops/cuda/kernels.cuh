@@ -24,6 +24,14 @@
   X(tf32, float, true, 2)                         \
   X(float32, float, false, 2)                     \
   X(float64, double, false, 1)
+// D3Dnet's layers by their channels, in the types that training and use are in.
+#define D3DNET_LAYERS(X)                \
+  X(bfloat16, d3dnet::bfloat16, 64)     \
+  X(float16, d3dnet::float16, 64)       \
+  X(tf32, float, 64)                    \
+  X(bfloat16, d3dnet::bfloat16, 32)     \
+  X(float16, d3dnet::float16, 32)       \
+  X(tf32, float, 32)
 #define D3DNET_ELEMENTS(X)          \
   X(bfloat16, d3dnet::bfloat16)     \
   X(float16, d3dnet::float16)       \
@@ -42,6 +50,20 @@
     d3dnet::weight_gradients<T, tensor_cores>(problem);                     \
   }
 D3DNET_PRODUCTS(D3DNET_DEFINE)
+#undef D3DNET_DEFINE
+
+// The same with a layer's sizes known to the compiler.
+#define D3DNET_DEFINE(name, T, channels)                                          \
+  D3DNET_KERNEL(d3dnet_forward_##name##_##channels, 256, 2) {                     \
+    d3dnet::convolve<T, true>(d3dnet::layer<channels>(problem));                  \
+  }                                                                               \
+  D3DNET_KERNEL(d3dnet_data_gradients_##name##_##channels, 128, 4) {              \
+    d3dnet::data_gradients<T, true>(d3dnet::layer<channels>(problem));            \
+  }                                                                               \
+  D3DNET_KERNEL(d3dnet_weight_gradients_##name##_##channels, 128, 4) {            \
+    d3dnet::weight_gradients<T, true>(d3dnet::layer<channels>(problem));          \
+  }
+D3DNET_LAYERS(D3DNET_DEFINE)
 #undef D3DNET_DEFINE
 
 #define D3DNET_DEFINE(name, T)                                                          \

@@ -48,6 +48,7 @@ template <typename T, bool TensorCores>
 D3DNET_DEVICE void multiply_slice(Sums<Accumulator<T>>& sums, const char* a, const char* b,
                                   int lane) {
   if constexpr (TensorCores && kHasTensorCores) {
+    synchronize_warp();
     unsigned left[2][4], right[4];
 #pragma unroll
     for (int m = 0; m < 2; ++m)
@@ -90,6 +91,7 @@ template <typename T, bool TensorCores>
 D3DNET_DEVICE void multiply_rows(Sums<Accumulator<T>>& sums, const char* a, const char* b,
                                  int lane) {
   constexpr int row = kTallRowBytes<T>;
+  if constexpr (TensorCores && kHasTensorCores) synchronize_warp();
   if constexpr (TensorCores && kHasTensorCores && sizeof(T) == 2) {
     unsigned left[2][4], right[4];
 #pragma unroll

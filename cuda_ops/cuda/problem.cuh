@@ -6,7 +6,8 @@ namespace d3dnet {
 // Output pixels are worked on in rectangles of 2^log_width x 2^log_height in one frame.
 struct Tiling {
   int log_width, log_height, across, down;
-  long long count;  // in the whole batch
+  int count;  // in the whole batch
+  int reserved;
 };
 
 // Dimensions are in the order T, H, W. Features are channels last: (batch, T, H, W, channel).
@@ -23,13 +24,14 @@ struct CudaProblem {
   int output_is_channels_last;
   int whole_input, whole_grad;  // rows of features and of `grad` can be read 16 bytes at a time
   int segments;                 // partial sums, each over a part of the pixels
+  int offset_is_channels_last, mask_is_channels_last;
   int reserved;
   double negative_slope;  // of the LeakyReLU on the output; 1: none
   Tiling tiles;
 
   const void* input;    // (B, T, H, W, C)
-  const void* offset;   // (B, G*K*D, To, Ho, Wo)
-  const void* mask;     // (B, G*K, To, Ho, Wo) or null
+  const void* offset;   // (B, G*K*D, To, Ho, Wo), contiguous or channels last
+  const void* mask;     // (B, G*K, To, Ho, Wo), contiguous or channels last, or null
   const void* weight;   // (O, C/groups, kt, kh, kw)
   const void* bias;     // (O) or null
   const void* grad;     // (B, To, Ho, Wo, O)
@@ -41,5 +43,40 @@ struct CudaProblem {
   void* grad_weight;   // like weight, or null
   void* partial_sums;  // of grad_weight: (segments, K, O, C/groups), float or double
 };
+
+#ifdef __CUDACC__
+#define D3DNET_HOST_DEVICE __host__ __device__ __forceinline__
+#else
+#define D3DNET_HOST_DEVICE inline
+#endif
+
+// Whether this is a layer of D3Dnet of that many channels, for which kernels are compiled.
+D3DNET_HOST_DEVICE bool is_layer(const CudaProblem& p, int channels) {
+  bool same = p.channels == channels && p.out_channels == channels && p.groups == 1 &&
+              p.offset_groups == 1 && !p.mask && p.whole_input && !p.moves[0] && p.moves[1] &&
+              p.moves[2] && (p.whole_grad || !p.grad);
+  for (int d = 0; d < 3; ++d)
+    same = same && p.kernel[d] == 3 && p.stride[d] == 1 && p.padding[d] == 1 && p.dilation[d] == 1;
+  return same;
+}
+
+// The same problem, with all that is_layer says known to the compiler.
+template <int Channels>
+D3DNET_HOST_DEVICE CudaProblem layer(const CudaProblem& problem) {
+  CudaProblem p = problem;
+  p.channels = p.out_channels = p.run = Channels;
+  p.groups = p.offset_groups = 1;
+  p.whole_input = p.whole_grad = 1;
+  p.moves[0] = 0;
+  p.moves[1] = p.moves[2] = 1;
+  p.moving = 2;
+  p.mask = nullptr;
+  p.grad_mask = nullptr;
+  for (int d = 0; d < 3; ++d) {
+    p.kernel[d] = 3;
+    p.stride[d] = p.padding[d] = p.dilation[d] = 1;
+  }
+  return p;
+}
 
 }  // namespace d3dnet

@@ -28,6 +28,11 @@ class Element(NamedTuple):
     type: str
 
 
+# Channels of D3Dnet's layers, for which there are kernels with all sizes known to the compiler, and
+# the products that they are compiled for: D3DNET_LAYERS of cuda_ops/cuda/kernels.cuh.
+LAYER_CHANNELS = (64, 32)
+LAYER_PRODUCTS = ("bfloat16", "float16", "tf32")
+
 ELEMENTS = {
     torch.bfloat16: Element("bfloat16", "d3dnet::bfloat16"),
     torch.float16: Element("float16", "d3dnet::float16"),
@@ -41,7 +46,8 @@ class Tiling(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_int) for name in ("log_width", "log_height", "across", "down")),
-        ("count", ctypes.c_longlong),
+        ("count", ctypes.c_int),
+        ("reserved", ctypes.c_int),
     )
 
 
@@ -57,7 +63,8 @@ def _fields() -> list[tuple[str, type]]:
         *ints("channels", "out_channels", "groups", "offset_groups"),
         *((name, ctypes.c_int * 3) for name in triples),
         *ints("moving", "run", "offset_is_float", "round_weights", "output_is_channels_last"),
-        *ints("whole_input", "whole_grad", "segments", "reserved"),
+        *ints("whole_input", "whole_grad", "segments"),
+        *ints("offset_is_channels_last", "mask_is_channels_last", "reserved"),
         ("negative_slope", ctypes.c_double),
         ("tiles", Tiling),
         *((name, ctypes.c_void_p) for name in (*pointers, *gradients)),
@@ -95,12 +102,14 @@ def shared_bytes(dtype: torch.dtype) -> SharedBytes:
     """Sizes of ForwardShared, DataGradientShared and WeightGradientShared."""
     size = dtype.itemsize
     sums = max(size, 4)
-    sample = 8 + 4 * sums
+    sample, corners, frames = 16 + 4 * sums, 16 + 4 * sums, 8 + 2 * sums
+    table = 2 * 128 * corners if sums == 4 else 128 * (corners + frames)
     pixels = _weight_pixels(dtype)
     return SharedBytes(
-        2 * (128 + TILE) * ROW_BYTES + 2 * 128 * sample,
-        max(2 * TILE * ROW_BYTES, TILE * (TILE + 4) * sums) + TILE * (sample + 4 * sums),
-        2 * pixels * (TILE * size + 16) + pixels * sample,
+        2 * (128 + TILE) * ROW_BYTES + table,
+        max(2 * TILE * ROW_BYTES, TILE * (TILE + 4) * sums)
+        + TILE * (sample + corners + frames + 8 * sums),
+        2 * pixels * (TILE * size + 16) + pixels * (corners + frames),
     )
 
 
@@ -117,10 +126,13 @@ def tiling(problem: CudaProblem, pixels: int) -> Tiling:
         across = -(-problem.out_size[2] >> log_width)
         down = -(-problem.out_size[1] >> log_height)
         count = problem.batch * problem.out_size[0] * across * down
-        return Tiling(log_width, log_height, across, down, count)
+        return Tiling(log_width, log_height, across, down, min(count, 2**31 - 1), 0)
 
     squarest_first = sorted(range(log_pixels + 1), key=lambda n: abs(2 * n - log_pixels - 1))
-    return min(map(of_width, squarest_first), key=lambda tiling: tiling.count)
+    best = min(map(of_width, squarest_first), key=lambda tiling: tiling.count)
+    if best.count == 2**31 - 1:
+        raise RuntimeError("deform_conv3d: too many output pixels for one launch")
+    return best
 
 
 @dataclass(frozen=True)
@@ -201,18 +213,17 @@ class LaunchedOperators:
         p.grad = grad.data_ptr()
         p.whole_grad = _whole_rows(grad, p.group_outputs)
         sums = torch.promote_types(input.dtype, torch.float32)
-        plain = torch.contiguous_format
         # Taps that reach outside the clip in time are skipped: their gradients stay zero.
         grad_input = grad_offset = grad_mask = grad_weight = None
         if need_input:
             grad_input = torch.empty_like(input, dtype=sums, memory_format=torch.channels_last_3d)
             grad_input.zero_()
         if need_offset:
-            grad_offset = torch.zeros_like(offset, memory_format=plain)
-        if need_mask and mask is not None:
-            grad_mask = torch.zeros_like(mask, memory_format=plain)
+            grad_offset = torch.zeros_like(tensors.offset, memory_format=torch.preserve_format)
+        if need_mask and tensors.mask is not None:
+            grad_mask = torch.zeros_like(tensors.mask, memory_format=torch.preserve_format)
         if need_weight:
-            grad_weight = torch.empty_like(weight, memory_format=plain)
+            grad_weight = torch.empty_like(weight, memory_format=torch.contiguous_format)
         p.grad_input, p.grad_offset = _pointer(grad_input), _pointer(grad_offset)
         p.grad_mask, p.grad_weight = _pointer(grad_mask), _pointer(grad_weight)
         of_samples = (grad_input, grad_offset, grad_mask)
@@ -257,7 +268,10 @@ class LaunchedOperators:
     def _pack(self, way: str, tensors: "_Tensors", p: CudaProblem, rows: int, row: int) -> Tensor:
         """The weights as the kernels read them: each row a whole number of slices."""
         elements = SLICE_BYTES // tensors.input.element_size()
-        packed = tensors.input.new_empty(rows * -(-row // elements) * elements)
+        padded = -(-row // elements) * elements
+        if rows * padded * tensors.input.element_size() >= 2**31:
+            raise RuntimeError("deform_conv3d: weights of more than 2 GiB")
+        packed = tensors.input.new_empty(rows * padded)
         p.packed_weight = packed.data_ptr()
         name = f"d3dnet_pack_{way}_{ELEMENTS[tensors.input.dtype].name}"
         grid = (_blocks_for(packed.numel()), 1, 1)
@@ -274,6 +288,8 @@ class LaunchedOperators:
     ) -> None:
         dtype = tensors.input.dtype
         product = "tf32" if allow_tf32 else ELEMENTS[dtype].name
+        if product in LAYER_PRODUCTS and is_layer(p):
+            product += f"_{p.channels}"
         threads = 256 if kernel == "forward" else 128
         shared = getattr(shared_bytes(dtype), kernel)
         self._launch(Launch(f"d3dnet_{kernel}_{product}", grid, threads, shared), p, tensors.input)
@@ -284,9 +300,9 @@ class _Tensors:
 
     def __init__(self, input: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None) -> None:
         self.input = input.contiguous(memory_format=torch.channels_last_3d)
-        self.offset = offset.contiguous()
+        self.offset = _in_either_layout(offset)
         self.weight = weight.contiguous()
-        self.mask = None if mask is None else mask.contiguous()
+        self.mask = None if mask is None else _in_either_layout(mask)
 
     def problem(
         self, stride: Triple, padding: Triple, dilation: Triple, dims: str, tf32: bool
@@ -294,7 +310,8 @@ class _Tensors:
         triple = ctypes.c_int * 3
         p = CudaProblem()
         p.batch, p.channels = self.input.shape[:2]
-        if math.prod(self.input.shape[2:]) >= 2**31 - 2**24:
+        pixels = max(math.prod(tensor.shape[2:]) for tensor in (self.input, self.offset))
+        if pixels >= 2**31 - 2**24:
             raise RuntimeError("deform_conv3d: a clip of more than 2^31 pixels is not supported")
         p.out_channels = self.weight.size(0)
         p.groups = p.channels // self.weight.size(1)
@@ -308,10 +325,31 @@ class _Tensors:
         p.run = math.gcd(p.group_channels, p.channels // p.offset_groups)
         p.offset_is_float = self.offset.dtype != self.input.dtype
         p.round_weights = tf32
+        p.offset_is_channels_last = not self.offset.is_contiguous()
+        p.mask_is_channels_last = self.mask is not None and not self.mask.is_contiguous()
         p.whole_input = _whole_rows(self.input, p.run)
         p.input, p.offset = self.input.data_ptr(), self.offset.data_ptr()
         p.weight, p.mask = self.weight.data_ptr(), _pointer(self.mask)
         return p
+
+
+def _in_either_layout(tensor: Tensor) -> Tensor:
+    """Offsets and masks are read as they are where they are contiguous or channels last."""
+    return tensor.contiguous(memory_format=layout_of(tensor))
+
+
+def is_layer(p: CudaProblem) -> bool:
+    """`is_layer` of cuda_ops/cuda/problem.cuh, with any of `LAYER_CHANNELS`."""
+    return (
+        p.channels == p.out_channels
+        and p.channels in LAYER_CHANNELS
+        and (p.groups, p.offset_groups) == (1, 1)
+        and not p.mask
+        and bool(p.whole_input and (p.whole_grad or not p.grad))
+        and tuple(p.moves) == (0, 1, 1)
+        and tuple(p.kernel) == (3, 3, 3)
+        and all(tuple(n) == (1, 1, 1) for n in (p.stride, p.padding, p.dilation))
+    )
 
 
 def _whole_rows(rows: Tensor, part: int) -> bool:

@@ -59,8 +59,19 @@ def _sources() -> Path:
 
 
 def source(kernel: str) -> str:
-    """The program that holds a kernel: all kernels of its element type, "tf32" being one."""
+    """The program that holds a kernel: all kernels of its element type, "tf32" being one.
+
+    Those of a layer's channels, such as "d3dnet_forward_tf32_64", are a program of their own.
+    """
     name = kernel.rsplit("_", 1)[1]
+    if name.isdigit():
+        product = kernel.rsplit("_", 2)[1]
+        element = ELEMENTS[torch.float32 if product == "tf32" else getattr(torch, product)]
+        return (
+            "#define D3DNET_PRODUCTS(X)\n#define D3DNET_ELEMENTS(X)\n"
+            f"#define D3DNET_LAYERS(X) X({product}, {element.type}, {name})\n"
+            '#include "kernels.cuh"\n'
+        )
     dtype = torch.float32 if name == "tf32" else getattr(torch, name)
     element = ELEMENTS[dtype]
     tensor_cores = str(name not in ("float32", "float64")).lower()
@@ -68,7 +79,7 @@ def source(kernel: str) -> str:
     elements = f"X({element.name}, {element.type})" if name != "tf32" else ""
     return (
         f"#define D3DNET_PRODUCTS(X) X({name}, {element.type}, {tensor_cores}, {blocks})\n"
-        f"#define D3DNET_ELEMENTS(X) {elements}\n"
+        f"#define D3DNET_ELEMENTS(X) {elements}\n#define D3DNET_LAYERS(X)\n"
         '#include "kernels.cuh"\n'
     )
 

@@ -16,6 +16,8 @@ import pytest
 import torch
 from host_library import ROOT
 
+from d3dnet.ops import cuda_launch
+
 KERNELS = ROOT / "cuda_ops" / "cuda"
 PROGRAM = '#include "kernels.cuh"\n'
 LAUNCHER = KERNELS / "deform_conv3d.cu"  # the same kernels, and torch's headers
@@ -35,6 +37,12 @@ BUDGET = {
         f"{kernel}_{element}": 64
         for kernel in ("pack_forward", "pack_backward", "add_segments")
         for element in ELEMENTS
+    },
+    **{
+        f"{kernel}_{product}_{channels}": most
+        for kernel, most in (("forward", 112), ("data_gradients", 96), ("weight_gradients", 104))
+        for product in cuda_launch.LAYER_PRODUCTS
+        for channels in cuda_launch.LAYER_CHANNELS
     },
     "forward_float64": 232,
     "data_gradients_float64": 192,
@@ -111,8 +119,10 @@ def oldest_headers() -> Path:
 
 def checked(compiler: list[str], headers: Path, source: str) -> None:
     done = subprocess.run(
-        [*compiler, "-std=c++17", "-DTORCH_TARGET_VERSION=0x020a000000000000", "-isystem", headers]
-        + [ROOT / "cuda_ops" / source],
+        [
+            *(*compiler, "-std=c++17", "-DTORCH_TARGET_VERSION=0x020a000000000000"),
+            *("-isystem", headers, ROOT / "cuda_ops" / source),
+        ],
         capture_output=True,
         text=True,
     )

@@ -20,6 +20,8 @@ SOURCES = [
     ROOT / "tests/ops/cuda_emulation/emulation.cpp",
     ROOT / "cuda_ops/cuda/deform_conv3d.cu",
 ]
+# Also a plain access to 16 bytes that are not aligned stops the program.
+TRAPS = ["-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"]
 MODES = {
     "float64": (torch.float64, 1e-10),
     "float32": (torch.float32, 2e-5),
@@ -32,15 +34,18 @@ MODES = {
 @pytest.fixture(scope="module")
 def emulation() -> ctypes.CDLL:
     """The compiled kernels, loaded."""
-    library = build_library("cuda-emulation", SOURCES, ["-DD3DNET_EMULATED"])
+    library = build_library("cuda-emulation", SOURCES, ["-DD3DNET_EMULATED", *TRAPS])
     torch.ops.load_library(library)
     return ctypes.CDLL(str(library))
 
 
-@pytest.fixture(params=["first thread first", "last thread first"])
+ORDERS = {"last thread first": -1, "at random": 20, "at random again": 21}
+
+
+@pytest.fixture(params=ORDERS)
 def threads_take_turns(request: pytest.FixtureRequest, emulation: ctypes.CDLL) -> Iterator[None]:
     """A missing barrier shows in one order or the other."""
-    emulation.d3dnet_emulation_order(1 if request.param.startswith("first") else -1)
+    emulation.d3dnet_emulation_order(ORDERS[request.param])
     yield
     emulation.d3dnet_emulation_order(1)
 
@@ -96,8 +101,15 @@ def test_the_other_element_types_match_the_oracle(emulation, name, mode):
 
 
 @pytest.mark.parametrize("mode", ["bfloat16", "float32"])
-@pytest.mark.parametrize("name", ["48 channels to 80", "asymmetric geometry"])
+@pytest.mark.parametrize("name", ["48 channels to 80", "asymmetric geometry", "64 channels"])
 def test_the_order_of_threads_does_not_matter(threads_take_turns, name, mode):
+    check(cases.CASES[name], mode)
+
+
+@pytest.mark.parametrize("mode", ["tf32", "bfloat16", "float16"])
+@pytest.mark.parametrize("name", ["32 channels", "LeakyReLU, 64 channels"])
+def test_layers_of_d3dnet_match_the_oracle(emulation, name, mode):
+    """Kernels with all sizes known to the compiler."""
     check(cases.CASES[name], mode)
 
 
@@ -192,10 +204,46 @@ class TestLaunchesFromPython:
 
         return cuda_launch.LaunchedOperators(launch)
 
-    @pytest.mark.parametrize("name", ["mask", "batch of none", "17 channels, 33 outputs"])
+    @pytest.mark.parametrize(
+        "name", ["mask", "batch of none", "17 channels, 33 outputs", "64 channels"]
+    )
     @pytest.mark.parametrize("mode", MODES)
     def test_values_and_gradients_match_the_oracle(self, operators, name, mode):
         check(cases.CASES[name], mode, operators=operators)
+
+    @pytest.mark.parametrize(
+        ("name", "mode", "ending"),
+        [
+            ("64 channels", "bfloat16", "_bfloat16_64"),
+            ("32 channels", "tf32", "_tf32_32"),
+            ("64 channels", "float32", "_float32"),  # without tensor cores
+            ("16 channels", "bfloat16", "_bfloat16"),
+            ("64 channels, all dimensions", "bfloat16", "_bfloat16"),
+            ("64 channels, large frame", "bfloat16", "_bfloat16"),  # another kernel size
+        ],
+    )
+    def test_layers_of_d3dnet_have_kernels_of_their_own(self, name, mode, ending):
+        names = []
+        operators = cuda_launch.LaunchedOperators(lambda what, problem, on: names.append(what))
+        case, (dtype, _) = cases.CASES[name], MODES[mode]
+        compute(case, cases.make(case).to(dtype), mode == "tf32", operators=operators)
+        main = [n.kernel for n in names if "pack" not in n.kernel and "add" not in n.kernel]
+        assert len(main) == 3 and all(kernel.endswith(ending) for kernel in main), main
+
+    @pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels_last"])
+    def test_offsets_and_masks_of_either_layout_are_read_where_they_are(self, last):
+        found = []
+
+        def launch(what: cuda_launch.Launch, p, on: torch.Tensor) -> None:
+            found.append((p.offset, p.mask, p.offset_is_channels_last, p.mask_is_channels_last))
+
+        layout = torch.channels_last_3d if last else torch.contiguous_format
+        case = cases.CASES["mask"]
+        tensors = cases.make(case).to(torch.float32)
+        offset, mask = (x.contiguous(memory_format=layout) for x in (tensors.offset, tensors.mask))
+        tensors = dataclasses.replace(tensors, offset=offset, mask=mask)
+        compute(case, tensors, False, operators=cuda_launch.LaunchedOperators(launch))
+        assert set(found) == {(offset.data_ptr(), mask.data_ptr(), last, last)}
 
     def test_results_are_those_of_the_compiled_launcher(self, operators):
         case = cases.CASES["groups across offset groups"]
@@ -226,4 +274,10 @@ class TestLaunchesFromPython:
         for element in ("bfloat16", "float16", "tf32", "float32", "float64"):
             program = nvrtc.source(f"d3dnet_forward_{element}")
             assert f"X({element}, " in program and "kernels.cuh" in program
+        for product in cuda_launch.LAYER_PRODUCTS:
+            for channels in cuda_launch.LAYER_CHANNELS:
+                kernel = f"d3dnet_weight_gradients_{product}_{channels}"
+                assert hasattr(emulation, kernel)
+                program = nvrtc.source(kernel)
+                assert f"X({product}, " in program and f", {channels})" in program
         assert nvrtc.SOURCES == ROOT / "cuda_ops" / "cuda"

@@ -6,6 +6,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <numeric>
+#include <random>
 #include <vector>
 
 #include <ucontext.h>
@@ -29,6 +31,7 @@ struct Fiber {
   ucontext_t context;
   std::unique_ptr<char[]> stack;
   bool done = false, blocked = false;
+  bool converged = true;  // with its warp: not after a load that other lanes may have skipped
   std::vector<Copy> copies;
 };
 
@@ -44,6 +47,8 @@ std::vector<Fiber> fibers;
 std::vector<Operands> operands;
 std::vector<int> arrived_lanes;
 std::vector<char> shared;
+std::vector<int> turns;
+std::minstd_rand generator;
 int current, arrived, thread_count, block[3], grid[3];
 void (*running)(CudaProblem);
 const CudaProblem* argument;
@@ -99,6 +104,7 @@ void body() {
 void start(Fiber& fiber) {
   if (!fiber.stack) fiber.stack.reset(new char[kStackBytes]);
   fiber.done = fiber.blocked = false;
+  fiber.converged = true;
   fiber.copies.clear();
 #ifdef __x86_64__
   auto top = reinterpret_cast<uintptr_t>(fiber.stack.get() + kStackBytes) & ~uintptr_t(63);
@@ -133,7 +139,7 @@ unsigned half_at(const void* row, int index) {
   return half;
 }
 
-enum Instruction { kLoad, kLoadTransposed, kSumFloat, kSumDouble, kMmaBfloat16, kMmaFloat16, kMmaTf32 };
+enum Instruction { kMeet, kLoad, kLoadTransposed, kSumFloat, kSumDouble, kMmaBfloat16, kMmaFloat16, kMmaTf32 };
 
 void load_all(const Operands* lanes, bool transposed) {
   for (int lane = 0; lane < 32; ++lane)
@@ -192,6 +198,15 @@ void sum_all(const Operands* lanes) {
   }
 }
 
+void check_aligned(const void* address, const char* what) {
+  if (reinterpret_cast<uintptr_t>(address) % 16 != 0) fail(what);
+}
+
+// What an instruction with ".aligned" asks for.
+void check_converged() {
+  if (!fibers[current].converged) fail("an instruction of the whole warp after a branch of lanes");
+}
+
 // The last lane of a warp to arrive does the work of all.
 void together(const Operands& own) {
   const int warp = current / 32;
@@ -202,6 +217,7 @@ void together(const Operands& own) {
   for (int lane = 0; lane < 32; ++lane)
     if (lanes[lane].instruction != own.instruction) fail("lanes of a warp disagree");
   switch (own.instruction) {
+    case kMeet: break;
     case kLoad: load_all(lanes, false); break;
     case kLoadTransposed: load_all(lanes, true); break;
     case kSumFloat: sum_all<float>(lanes); break;
@@ -218,8 +234,9 @@ void run_block() {
   arrived = 0;
   for (int alive = thread_count; alive > 0;) {
     bool progress = false;
+    if (order > 1) std::shuffle(turns.begin(), turns.end(), generator);
     for (int i = 0; i < thread_count; ++i) {
-      current = order > 0 ? i : thread_count - 1 - i;
+      current = order > 1 ? turns[i] : order == 1 ? i : thread_count - 1 - i;
       Fiber& fiber = fibers[current];
       if (fiber.done || fiber.blocked) continue;
       progress = true;
@@ -241,6 +258,9 @@ void emulate(void (*kernel)(CudaProblem), int x, int y, int z, int threads, size
   if (int(fibers.size()) < threads) fibers = std::vector<Fiber>(threads);
   operands.resize(threads);
   arrived_lanes.resize(threads / 32);
+  turns.resize(threads);
+  std::iota(turns.begin(), turns.end(), 0);
+  generator.seed(order);
   shared.resize(shared_bytes + 16);
   for (block[2] = 0; block[2] < z; ++block[2])
     for (block[1] = 0; block[1] < y; ++block[1])
@@ -277,9 +297,24 @@ char* shared_memory() {
 void synchronize() {
   if (++arrived < thread_count) return pause();
   arrived = 0;
-  for (Fiber& fiber : fibers) fiber.blocked = false;
+  for (Fiber& fiber : fibers) fiber.blocked = false, fiber.converged = true;
+}
+void synchronize_warp() {
+  together({kMeet, nullptr, nullptr, nullptr, nullptr});
+  fibers[current].converged = true;
+}
+Bytes16 load_global(const void* from) {
+  check_aligned(from, "a load of 16 bytes from an address that is no multiple of 16");
+  fibers[current].converged = false;
+  return *static_cast<const Bytes16*>(from);
+}
+void atomic_add_four(float* to, const float* values) {
+  check_aligned(to, "an addition to 16 bytes at an address that is no multiple of 16");
+  for (int i = 0; i < 4; ++i) to[i] += values[i];
 }
 void copy_async(void* to, const void* from, bool valid) {
+  check_aligned(to, "a copy to an address that is no multiple of 16");
+  check_aligned(from, "a copy from an address that is no multiple of 16");
   Copy copy = {to, {}};
   if (valid) copy.bytes = *static_cast<const Bytes16*>(from);
   fibers[current].copies.push_back(copy);
@@ -289,18 +324,25 @@ void copy_wait() {
   fibers[current].copies.clear();
 }
 void load_matrices(unsigned (&to)[4], const void* row) {
+  check_aligned(row, "a row of a matrix at an address that is no multiple of 16");
+  check_converged();
   together({kLoad, row, to, nullptr, nullptr});
 }
 void load_matrices_transposed(unsigned (&to)[4], const void* row) {
+  check_aligned(row, "a row of a matrix at an address that is no multiple of 16");
+  check_converged();
   together({kLoadTransposed, row, to, nullptr, nullptr});
 }
 void multiply_add(float (&sums)[4], const unsigned (&a)[4], const unsigned (&b)[2], bfloat16) {
+  check_converged();
   together({kMmaBfloat16, nullptr, sums, a, b});
 }
 void multiply_add(float (&sums)[4], const unsigned (&a)[4], const unsigned (&b)[2], float16) {
+  check_converged();
   together({kMmaFloat16, nullptr, sums, a, b});
 }
 void multiply_add(float (&sums)[4], const unsigned (&a)[4], const unsigned (&b)[2], float) {
+  check_converged();
   together({kMmaTf32, nullptr, sums, a, b});
 }
 float sum_of_eight_lanes(float value) {
