@@ -12,10 +12,15 @@ is made of the RGB frame, rounded to 8 bit, as for the published training set. T
 sides is not rounded there, and here kept in 1/256 of a code value.
 """
 
+import contextlib
 import hashlib
+import multiprocessing
+import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -36,6 +41,7 @@ from d3dnet.datasets.stills import clip_of_still
 from d3dnet.video.names import looks_like_image, looks_like_video
 
 STILLS_FOLDER = "stills"
+SOURCES_PER_PROCESS = 8  # fewer are decoded sooner than a process has started
 _CACHE_FORMAT = 3  # another one when clips of the same file come out otherwise
 
 
@@ -142,17 +148,36 @@ def load_clips(
         FileNotFoundError: when there is no such folder.
         ValueError: when there are no clips in it, or one cannot be read.
     """
-    clips, resized = [], "" if size == 1 else f" {size}"
-    for source in tqdm(find_sources(Path(root)), desc="clips", unit="clip"):
-        if cache is None:
-            clips.append(load_clip(source, still_frames, degradation, size))
-            continue
-        made_by = f"{_CACHE_FORMAT} {source.name} {still_frames} {degradation}{resized}"
-        stored = Path(cache) / f"{_name(source)}-{_fingerprint(source, made_by)}"
-        if not stored.is_dir():
-            _write_cached(load_clip(source, still_frames, degradation, size), stored)
-        clips.append(_read_cached(_name(source), stored))
-    return clips
+    sources, settings = find_sources(Path(root)), (still_frames, degradation, size)
+    if cache is None:
+        return [load_clip(s, *settings) for s in tqdm(sources, desc="clips", unit="clip")]
+    made_by = f"{still_frames} {degradation}" + ("" if size == 1 else f" {size}")
+    places = {
+        source: Path(cache)
+        / f"{_name(source)}-{_fingerprint(source, f'{_CACHE_FORMAT} {source.name} {made_by}')}"
+        for source in sources
+    }
+    _fill_cache({s: place for s, place in places.items() if not place.is_dir()}, settings)
+    return [_read_cached(_name(source), place) for source, place in places.items()]
+
+
+def _fill_cache(places: dict[Path, Path], settings: tuple[int, Degradation, float]) -> None:
+    """Decode sources into their places in the cache; many of them in processes."""
+    count = min(os.cpu_count() or 1, len(places) // SOURCES_PER_PROCESS)
+    with contextlib.ExitStack() as stack:
+        spread: Callable[..., Iterable[None]] = map
+        if count > 1:
+            # Not forked: torch may have threads here already.
+            context = multiprocessing.get_context("spawn")
+            spread = stack.enter_context(ProcessPoolExecutor(count, context)).map
+        done = spread(partial(_decode_into, settings), places.items())
+        for _ in tqdm(done, "clips", len(places), unit="clip", disable=not places):
+            pass
+
+
+def _decode_into(settings: tuple[int, Degradation, float], place: tuple[Path, Path]) -> None:
+    source, stored = place
+    _write_cached(load_clip(source, *settings), stored)
 
 
 def _name(source: Path) -> str:

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 
 from d3dnet.video.names import is_hidden, looks_like_image, looks_like_video, natural_order
+
+_GREY = cv2.VideoWriter.fourcc(*"Y800")  # as OpenCV calls the pixels of such a video
 
 
 def read_clip(source: str | os.PathLike[str], limit: int | None = None) -> np.ndarray:
@@ -93,6 +94,12 @@ def clip_name(path: Path) -> str:
 
 
 def _read_video(path: Path) -> Iterator[np.ndarray]:
+    """By PyAV; where it is not installed, by OpenCV, whose pixels are the same."""
+    try:
+        import av
+    except ImportError:
+        yield from _read_video_by_opencv(path)
+        return
     try:
         with av.open(str(path)) as container:
             for frame in container.decode(video=0):
@@ -100,3 +107,17 @@ def _read_video(path: Path) -> Iterator[np.ndarray]:
                 yield frame.to_ndarray(format="gray" if stored_grey else "rgb24")
     except (av.FFmpegError, IndexError) as error:
         raise ValueError(f"{path}: cannot be decoded as a video ({error}); copy it again") from None
+
+
+def _read_video_by_opencv(path: Path) -> Iterator[np.ndarray]:
+    capture = cv2.VideoCapture(str(path))
+    try:
+        stored_grey = capture.get(cv2.CAP_PROP_CODEC_PIXEL_FORMAT) == _GREY
+        found, frame = capture.read()
+        if not found:
+            raise ValueError(f"{path}: cannot be decoded as a video; copy it again")
+        while found:
+            yield frame[..., 0].copy() if stored_grey else np.ascontiguousarray(frame[..., ::-1])
+            found, frame = capture.read()
+    finally:
+        capture.release()

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 from d3dnet.datasets.imresize import imresize
 
@@ -88,6 +87,8 @@ def follow(still: np.ndarray, path: WindowPath) -> Iterator[np.ndarray]:
     Yields:
         (h, w, 3) uint8 of the size that `window_size` says.
     """
+    from scipy import ndimage  # training on videos does without
+
     height, width = still.shape[:2]
     size = window_size(height, width, path)
     channels = [

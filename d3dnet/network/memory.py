@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import torch
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -25,6 +24,8 @@ def free_memory(device: torch.device) -> int:
         free, _ = torch.cuda.mem_get_info(device)
         # What PyTorch holds and does not use is as good as free.
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    import psutil  # training does without
+
     return min([psutil.virtual_memory().available, *_left_by_cgroups()])
 
 

@@ -27,7 +27,6 @@ from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise, product
 from typing import Any
 
-import psutil
 import torch
 
 from d3dnet.errors import NotEnoughMemoryError
@@ -218,6 +217,8 @@ def _limits(network: Plannable, pixels: int, max_memory: int | None) -> tuple[fl
     device = next(network.parameters()).device
     host = SHARE * free_memory(torch.device("cpu"))
     if device.type != "cuda" and max_memory is not None:
+        import psutil  # training does without
+
         host = max_memory - psutil.Process().memory_info().rss
     host -= min(OUTSIDE * pixels, host / 2)  # encoders differ: no reason to refuse
     if device.type != "cuda":

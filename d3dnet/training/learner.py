@@ -153,9 +153,9 @@ class Learner:
         self.step += 1
         decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            pairs = zip(self.average.parameters(), self.model.parameters(), strict=True)
-            for average, parameter in pairs:
-                average.lerp_(parameter, 1 - decay)
+            averages: list[Tensor] = list(self.average.parameters())
+            parameters: list[Tensor] = list(self.model.parameters())
+            torch._foreach_lerp_(averages, parameters, 1 - decay)
         return rate
 
     def state(self) -> dict[str, Any]:

@@ -32,32 +32,47 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # takes no closure
         for group in self.param_groups:
+            by_shape: dict[torch.Size, list[Tensor]] = {}
             for weight in group["params"]:
-                if weight.grad is None:
-                    continue
-                state = self.state[weight]
-                if not state:
-                    state["momentum"] = torch.zeros_like(weight)
-                momentum = state["momentum"].lerp_(weight.grad, 1 - group["momentum"])
-                nesterov = weight.grad.lerp(momentum, group["momentum"]).flatten(1)
-                update = orthogonalize(nesterov).view_as(weight)
-                scale = 0.2 * math.sqrt(max(nesterov.shape))
-                weight.add_(update, alpha=-group["lr"] * scale)
+                if weight.grad is not None:
+                    by_shape.setdefault(weight.shape, []).append(weight)
+            for weights in by_shape.values():
+                self._step_together(weights, group)
+
+    def _step_together(self, weights: list[Tensor], group: dict[str, Any]) -> None:
+        """Step weights of one shape by operations on all of them."""
+        momenta, gradients = [], []
+        for weight in weights:
+            assert weight.grad is not None  # that of others rests
+            state = self.state[weight]
+            if not state:
+                state["momentum"] = torch.zeros_like(weight)
+            momenta.append(state["momentum"])
+            gradients.append(weight.grad)
+        torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+        nesterov = torch._foreach_lerp(gradients, momenta, group["momentum"])
+        matrices = torch.stack([matrix.flatten(1) for matrix in nesterov])
+        updates = [
+            update.view_as(weight)
+            for update, weight in zip(orthogonalize(matrices), weights, strict=True)
+        ]
+        scale = 0.2 * math.sqrt(max(matrices.shape[1:]))
+        torch._foreach_add_(weights, updates, alpha=-group["lr"] * scale)
 
 
-def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
-    """The singular values of a matrix brought near 1 (0.7 to 1.2), by Newton-Schulz steps.
+def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
+    """The singular values of matrices brought near 1 (0.7 to 1.2), by Newton-Schulz steps.
 
-    The quintic's coefficients are Jordan's: quickest from small singular values, at the price of
-    not converging to 1 exactly.
+    ``matrices`` is (N, rows, columns), or one (rows, columns). The quintic's coefficients are
+    Jordan's: quickest from small singular values, at the price of not converging to 1 exactly.
     """
-    tall = matrix.shape[0] > matrix.shape[1]
-    x: Tensor = matrix.T if tall else matrix
-    x = x / (x.norm() + 1e-12)
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x: Tensor = matrices.mT if tall else matrices
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-12)
     for _ in range(steps):
-        gram = x @ x.T
+        gram = x @ x.mT
         x = 3.4445 * x + (2.0315 * gram @ gram - 4.7750 * gram) @ x
-    return x.T if tall else x
+    return x.mT if tall else x
 
 
 def make_optimizers(model: nn.Module, config: TrainingConfig) -> list[torch.optim.Optimizer]:

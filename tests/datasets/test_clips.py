@@ -1,5 +1,7 @@
 """Training clips: pairs that fit each other, read once, drawn at random but repeatably."""
 
+import sys
+
 import cv2
 import numpy as np
 import pytest
@@ -58,6 +60,25 @@ def test_a_video_is_read_whatever_its_container(tmp_path, name):
     assert clip.hr.shape == (5, 48, 64) and clip.lr.shape == (5, 12, 16)
     expected = read_clip(path)
     np.testing.assert_allclose(unit_luma(clip.hr) * 255, luma(expected), atol=1 / 500)
+
+
+@pytest.mark.parametrize("pixels", ["yuv444p", "yuv420p", "gray"])
+def test_without_pyav_opencv_reads_the_same_pixels(tmp_path, monkeypatch, pixels):
+    path = tmp_path / "clip.mkv"
+    codec = "ffv1" if pixels == "gray" else "libx264"
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=96x64:r=5:d=1", "-pix_fmt", pixels,
+               "-c:v", codec, path)  # fmt: skip
+    by_pyav = read_clip(path)
+    monkeypatch.setitem(sys.modules, "av", None)
+    by_opencv = read_clip(path)
+    np.testing.assert_array_equal(by_opencv, by_pyav)
+
+
+def test_without_pyav_a_video_that_cannot_be_read_is_named_too(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    with pytest.raises(ValueError, match=r"broken\.mp4: cannot be decoded as a video"):
+        read_clip(tmp_path / "broken.mp4")
 
 
 def test_a_folder_of_numbered_frames_is_a_clip(tmp_path):
@@ -137,6 +158,17 @@ def test_a_folder_is_read_in_order_of_names_and_from_its_cache_the_second_time(
         assert cached.name == clip.name
         np.testing.assert_array_equal(clip.hr, cached.hr)
         np.testing.assert_array_equal(clip.lr, cached.lr)
+
+
+def test_many_sources_are_decoded_in_processes_and_are_the_same(folder, tmp_path, monkeypatch):
+    read = load_clips(folder)
+    monkeypatch.setattr(clips, "SOURCES_PER_PROCESS", 1)
+    monkeypatch.setattr(clips.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(clips, "load_clip", None)  # this process decodes none
+    for clip, decoded in zip(read, load_clips(folder, tmp_path / "cache"), strict=True):
+        assert decoded.name == clip.name
+        np.testing.assert_array_equal(clip.hr, decoded.hr)
+        np.testing.assert_array_equal(clip.lr, decoded.lr)
 
 
 def test_the_cache_is_not_asked_for_a_file_that_changed_or_for_other_settings(folder, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import types
 
+import psutil
 import pytest
 import torch
 
@@ -140,5 +141,5 @@ def test_a_container_has_what_its_limit_leaves_file_cache_not_counted(
 def test_without_limits_the_machines_available_memory_counts(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "OWN_CGROUPS", tmp_path / "nothing")
     machine = types.SimpleNamespace(available=123)
-    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: machine)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: machine)
     assert free_memory(torch.device("cpu")) == 123

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from d3dnet.network.model import D3Dnet
 from d3dnet.training import TrainingConfig
@@ -72,3 +73,49 @@ def test_offsets_and_muon_have_learning_rates_of_their_own():
     assert set_learning_rates(optimizers, 25, config) == 1e-4
     rates = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
     assert rates == pytest.approx([1e-4, 2.5e-5, 5e-4, 1.25e-4])
+
+
+def small_network() -> D3Dnet:
+    torch.manual_seed(3)
+    return D3Dnet(channels=16, resd3d_blocks=2, res_blocks=3)
+
+
+def test_muon_steps_weights_of_one_shape_together_as_it_would_each_alone():
+    together, alone = small_network(), small_network()
+    _, muon = make_optimizers(together, TrainingConfig(optimizer="muon"))
+    own = {weight: Muon([weight]) for weight in alone.parameters() if weight.ndim >= 4}
+    taken = {id(weight) for group in muon.param_groups for weight in group["params"]}
+    torch.manual_seed(4)
+    for _ in range(3):
+        for weight, other in zip(together.parameters(), alone.parameters(), strict=True):
+            weight.grad = other.grad = torch.randn_like(weight)
+            if id(weight) in taken:
+                own[other].step()
+        muon.step()
+    for weight, other in zip(together.parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(weight, other, rtol=1e-5, atol=1e-7)
+
+
+class Operations(TorchDispatchMode):
+    """Counts those that would each be a launch on a GPU, or a few."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        views = ("view", "_unsafe_view", "t", "transpose", "unbind", "detach", "alias")
+        self.count += function.overloadpacket.__name__ not in views
+        return function(*arguments, **(options or {}))
+
+
+def test_a_step_of_muon_is_operations_by_the_number_of_shapes_not_of_weights():
+    counts = []
+    for blocks in (2, 5):
+        model = D3Dnet(channels=16, resd3d_blocks=blocks, res_blocks=2 * blocks)
+        _, muon = make_optimizers(model, TrainingConfig(optimizer="muon"))
+        for weight in model.parameters():
+            weight.grad = torch.ones_like(weight)
+        muon.step()  # the first one also makes its state
+        with Operations() as operations:
+            muon.step()
+        counts.append(operations.count)
+    assert counts[0] == counts[1] < 450
