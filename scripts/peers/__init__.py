@@ -1,0 +1,1 @@
+"""What `scripts/compare_peers.py` compares: ways to make video four times larger."""

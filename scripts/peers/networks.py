@@ -1,0 +1,37 @@
+"""Our networks and our bicubic: luma in, luma out, in sequence mode, as `d3dnet upscale` runs them.
+
+Their luma is not rounded before the protocol says so.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+
+import d3dnet
+from d3dnet.datasets.luma import luma
+from d3dnet.job.pipeline import run_network
+from d3dnet.network.checkpoints import load_model
+from peers.peer import Peer
+
+
+class OurNetwork(Peer):
+    """A bundled network, or "bicubic", by its name."""
+
+    stream = True
+
+    def version(self) -> str:
+        checksum = load_model(self.name, "cpu").metadata.get("sha256", "")
+        return checksum[:12] or f"d3dnet {d3dnet.__version__}"
+
+    def use_threads(self, count: int) -> None:
+        super().use_threads(count)
+        torch.set_num_threads(count)
+
+    def prepare(self, rgb: np.ndarray) -> np.ndarray:
+        return (luma(rgb) / 255).astype(np.float32)
+
+    def upscale(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        network = load_model(self.name, "cpu")
+        for sr in run_network(network, (torch.from_numpy(f)[None] for f in frames), "sequence"):
+            yield sr[0].numpy()
