@@ -34,7 +34,7 @@ from d3dnet.ops import instruction_set
 RESULTS = Path(__file__).parents[1] / "docs" / "peers.json"
 HEIGHT, WIDTH = 180, 320  # of the frames that speed is measured with
 CHUNK = 8  # frames: of our networks, as much at once as they take
-SAMPLE_SECONDS = 2.0  # CPU time of a sample, at least
+SAMPLE_SECONDS = 2.0  # CPU time of a sample, about or more
 
 
 def main() -> None:
@@ -127,12 +127,12 @@ def measure_speed(
             say(f"{peer.name}: warms up")
             own[peer.name] = stack.enter_context(process())
             try:
-                memory[peer.name] = own[peer.name].submit(warm_up, peer, frames, CHUNK).result()
-                seconds, _ = own[peer.name].submit(sample, CHUNK, every).result()
+                first = own[peer.name].submit(warm_up, peer, frames, CHUNK).result()
             except Exception as error:  # as above
                 drop(peer.name, error)
                 continue
-            counts[peer.name] = CHUNK * math.ceil(SAMPLE_SECONDS / max(seconds, 1e-3) / CHUNK)
+            memory[peer.name], seconds = first
+            counts[peer.name] = CHUNK * math.ceil(SAMPLE_SECONDS / max(seconds, 0.01))
             found[peer.name] = {"cpu_one": [], "cpu_all": [], "wall_all": []}
         for number in range(rounds):
             say(f"round {number + 1} of {rounds}")

@@ -74,11 +74,12 @@ class Bench:
 _bench: list[Bench] = []  # of this process
 
 
-def warm_up(peer: Peer, frames: np.ndarray, count: int) -> int:
-    """Load the peer and run it over `count` RGB frames. The peak of its memory, in bytes."""
+def warm_up(peer: Peer, frames: np.ndarray, count: int) -> tuple[int, float]:
+    """Load the peer and run it over `count` RGB frames: its peak memory in bytes, CPU seconds."""
     peer.use_threads(os.cpu_count() or 1)
     _bench[:] = [Bench(peer, [peer.prepare(frame) for frame in frames])]
-    return _peak_memory(lambda: _bench[0].run(count))
+    start = _cpu_seconds()
+    return _peak_memory(lambda: _bench[0].run(count)), _cpu_seconds() - start
 
 
 def sample(count: int, threads: int) -> tuple[float, float]:

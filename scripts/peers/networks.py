@@ -3,6 +3,7 @@
 Their luma is not rounded before the protocol says so.
 """
 
+import hashlib
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 import d3dnet
 from d3dnet.datasets.luma import luma
 from d3dnet.job.pipeline import run_network
-from d3dnet.network.checkpoints import load_model
+from d3dnet.network.checkpoints import BUNDLED, load_model
 from peers.peer import Peer
 
 
@@ -21,8 +22,10 @@ class OurNetwork(Peer):
     stream = True
 
     def version(self) -> str:
-        checksum = load_model(self.name, "cpu").metadata.get("sha256", "")
-        return checksum[:12] or f"d3dnet {d3dnet.__version__}"
+        weights = BUNDLED / f"{self.name}.safetensors"
+        if not weights.exists():  # bicubic
+            return f"d3dnet {d3dnet.__version__}"
+        return f"weights {hashlib.sha256(weights.read_bytes()).hexdigest()[:12]}"
 
     def use_threads(self, count: int) -> None:
         super().use_threads(count)
