@@ -28,7 +28,7 @@ from peers.listing import all_peers
 from peers.peer import MissingPeerError, Peer
 from peers.results import Entry, Numbers, Results
 
-from d3dnet.datasets.benchmarks import Clip, canonical_name, find_clips, make_lr
+from d3dnet.datasets.benchmarks import BenchmarkClip, canonical_name, find_clips, make_lr
 from d3dnet.ops import instruction_set
 
 RESULTS = Path(__file__).parents[1] / "docs" / "peers.json"
@@ -159,7 +159,7 @@ def measure_speed(
     }, failed
 
 
-def speed_frames(clip: Clip) -> np.ndarray:
+def speed_frames(clip: BenchmarkClip) -> np.ndarray:
     """Low-resolution frames of a clip, mirrored or cut to the size that speed is measured with."""
     hr = clip.read_hr(CHUNK)
     lr = make_lr(hr, "double")
@@ -169,7 +169,7 @@ def speed_frames(clip: Clip) -> np.ndarray:
     return np.pad(lr, [(0, 0), *extra, (0, 0)], mode="symmetric")[:, :HEIGHT, :WIDTH]
 
 
-def fingerprint(clips: list[Clip]) -> str:
+def fingerprint(clips: list[BenchmarkClip]) -> str:
     """Of all frames of a set: results on other frames are other results."""
     digest = hashlib.sha256()
     for clip in clips:

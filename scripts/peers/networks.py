@@ -11,8 +11,8 @@ import torch
 
 import d3dnet
 from d3dnet.datasets.luma import luma
-from d3dnet.job.pipeline import run_network
 from d3dnet.network.checkpoints import BUNDLED, load_model
+from d3dnet.network.run import run_network
 from peers.peer import Peer
 
 
