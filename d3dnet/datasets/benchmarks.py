@@ -83,7 +83,11 @@ class BenchmarkClip:
 
 
 def canonical_name(dataset: str) -> str:
-    """The published name of a set ("vid4" -> "Vid4"); an unknown name is returned as it is."""
+    """The published name of a set ("vid4" -> "Vid4"); an unknown name is returned as it is.
+
+    >>> canonical_name("VID-4"), canonical_name("mine")
+    ('Vid4', 'mine')
+    """
     return SET_NAMES.get(re.sub(r"[^a-z0-9]", "", dataset.lower()), dataset)
 
 
@@ -101,6 +105,13 @@ def find_clips(
     Raises:
         FileNotFoundError: when there is no such folder, or no clip in it.
         ValueError: when clips of a list (``sep_testlist.txt``), or frames of them, are missing.
+
+    >>> import cv2, tempfile
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     (Path(root) / "Vid4" / "walk").mkdir(parents=True)
+    ...     _ = cv2.imwrite(f"{root}/Vid4/walk/im1.png", np.zeros((8, 8, 3), np.uint8))
+    ...     [(clip.name, clip.read_hr().shape) for clip in find_clips("vid4", root)]
+    [('walk', (1, 8, 8, 3))]
     """
     lr_folders = BD_FOLDERS if degradation == "bd" else LR_FOLDERS
     root = Path(root)
@@ -133,6 +144,9 @@ def make_lr(hr: np.ndarray, degradation: Degradation) -> np.ndarray:
 
     Returns:
         (T, H // 4, W // 4, 3) uint8 RGB.
+
+    >>> make_lr(np.zeros((2, 17, 32, 3), np.uint8), "double").shape
+    (2, 4, 8, 3)
     """
     return np.stack([degrade(frame, degradation) for frame in hr])
 

@@ -70,7 +70,12 @@ class Clips(Protocol):
 def clip_from_rgb(
     name: str, frames: Iterable[np.ndarray], degradation: Degradation = "double"
 ) -> Clip:
-    """A clip of (H, W, 3) uint8 RGB frames; rows and columns beyond a multiple of 4 are cut off."""
+    """A clip of (H, W, 3) uint8 RGB frames; rows and columns beyond a multiple of 4 are cut off.
+
+    >>> clip = clip_from_rgb("grey", np.full((2, 9, 8, 3), 128, np.uint8))
+    >>> clip.hr.shape, clip.lr.shape, clip.hr.dtype
+    ((2, 8, 8), (2, 2, 2), dtype('uint16'))
+    """
     hr, lr = [], []
     for frame in frames:
         height, width = (size - size % SCALE for size in frame.shape[:2])
@@ -147,6 +152,13 @@ def load_clips(
     Raises:
         FileNotFoundError: when there is no such folder.
         ValueError: when there are no clips in it, or one cannot be read.
+
+    >>> import cv2
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     _ = cv2.imwrite(f"{root}/still.png", np.full((64, 96, 3), 128, np.uint8))
+    ...     [clip] = load_clips(Path(root), still_frames=5)
+    >>> clip.name, len(clip.hr), clip.hr.shape[1] // clip.lr.shape[1]
+    ('still', 5, 4)
     """
     sources, settings = find_sources(Path(root)), (still_frames, degradation, size)
     if cache is None:
@@ -234,6 +246,10 @@ def _write_cached(clip: Clip, stored: Path) -> None:
 
 
 def source_of(name: str) -> str:
-    """The source of a clip: its name without the window number ("davis_cows_2" -> "davis_cows")."""
+    """The source of a clip: its name without the window number ("davis_cows_2" -> "davis_cows").
+
+    >>> source_of("davis_cows_2"), source_of("kodak_01")
+    ('davis_cows', 'kodak_01')
+    """
     stem, _, number = name.rpartition("_")
     return stem if number.isdigit() and stem not in ("kodak", "urban") else name

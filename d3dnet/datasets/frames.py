@@ -27,6 +27,14 @@ def read_clip(source: str | os.PathLike[str], limit: int | None = None) -> np.nd
     Raises:
         FileNotFoundError: when there is nothing to read.
         ValueError: when a frame is damaged, not of 8 bits, or unlike the others.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for number in (10, 9):
+    ...         _ = cv2.imwrite(f"{folder}/im{number}.png", np.full((4, 6), number, np.uint8))
+    ...     clip = read_clip(folder)
+    >>> clip.shape, clip[:, 0, 0].tolist()
+    ((2, 4, 6), [9, 10])
     """
     source = Path(source)
     frames: list[np.ndarray] = []

@@ -94,6 +94,9 @@ def imresize(image: np.ndarray, scale: float, recipe: Recipe = "double") -> np.n
 
     Raises:
         ValueError: for a wrong number of axes, dtype, scale or recipe.
+
+    >>> imresize(np.full((8, 8, 3), 200, np.uint8), 1 / 4).tolist()
+    [[[200, 200, 200], [200, 200, 200]], [[200, 200, 200], [200, 200, 200]]]
     """
     if image.ndim not in (2, 3):
         raise ValueError(f"image: got {image.ndim} axes; accepted are (H, W) and (H, W, C)")
@@ -113,7 +116,11 @@ def imresize(image: np.ndarray, scale: float, recipe: Recipe = "double") -> np.n
 
 
 def blur_decimate(image: np.ndarray) -> np.ndarray:
-    """The BD degradation of an (H, W) or (H, W, C) uint8 image: uint8, rounded once, a quarter."""
+    """The BD degradation of an (H, W) or (H, W, C) uint8 image: uint8, rounded once, a quarter.
+
+    >>> blur_decimate(np.full((8, 8), 200, np.uint8)).tolist()
+    [[200, 200], [200, 200]]
+    """
     if image.dtype != np.uint8 or image.ndim not in (2, 3):
         raise ValueError(f"image: got {image.dtype} {image.shape}; accepted is uint8 (H, W[, C])")
     blurred = image.astype(np.float64)
@@ -134,6 +141,9 @@ def degrade(image: np.ndarray, degradation: Degradation) -> np.ndarray:
 
     Raises:
         ValueError: for an unknown degradation.
+
+    >>> degrade(np.zeros((18, 33), np.uint8), "bd").shape
+    (4, 8)
     """
     height, width = (size - size % SCALE for size in image.shape[:2])
     image = image[:height, :width]

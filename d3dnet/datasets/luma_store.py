@@ -115,6 +115,19 @@ def pack(
 
     Raises:
         ValueError: when there is a store made with other settings.
+
+    >>> import tempfile
+    >>> from d3dnet.datasets.clips import clip_from_rgb
+    >>> class Two:
+    ...     names = ["black", "white"]
+    ...     def __getitem__(self, index):
+    ...         frames = np.full((7, 8, 8, 3), 255 * index, np.uint8)
+    ...         return clip_from_rgb(self.names[index], frames)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     bad = pack(Two(), folder, {"degradation": "double"})
+    ...     store = LumaStore(folder)
+    ...     bad, store.names, int(store[1].hr.max()) / LUMA_STEPS, verify(folder)
+    ({}, ['black', 'white'], 235.0, [])
     """
     path = Path(path)
     names = clips.names

@@ -6,7 +6,7 @@ under the protocol -> means -> a table beside the published rows, and JSON.
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,8 +22,7 @@ from d3dnet.datasets.benchmarks import (
     make_lr,
 )
 from d3dnet.datasets.frames import clip_name, is_clip, read_clip
-from d3dnet.datasets.imresize import SCALE, Degradation, imresize
-from d3dnet.datasets.luma import luma
+from d3dnet.datasets.imresize import SCALE, Degradation
 from d3dnet.evaluation import temporal
 from d3dnet.evaluation.metrics import (
     Protocol,
@@ -34,14 +33,12 @@ from d3dnet.evaluation.metrics import (
     score_frame,
 )
 from d3dnet.evaluation.results import ClipResult, EvaluationResult, FrameResult
+from d3dnet.evaluation.upscalers import Upscale, rgb_from_luma, super_resolve
 from d3dnet.network import Mode, check_mode
-from d3dnet.video.colour import RGB_TO_YCBCR, YCBCR_TO_RGB, YCBCR_ZERO
 
 if TYPE_CHECKING:
     from d3dnet.network.complexity import Complexity
     from d3dnet.network.interface import Network
-
-Upscale = Callable[[np.ndarray], Iterable[np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -102,6 +99,16 @@ def evaluate(
         ValueError: for an unknown mode, protocol or clip, frames that do not fit together, or clips
             too short for MOVIE.
         FileNotFoundError: when the set is not there.
+
+    >>> import cv2, tempfile
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     Path(f"{root}/mine/clip").mkdir(parents=True)
+    ...     for number in range(5):
+    ...         frame = np.full((32, 32, 3), 40 * number, np.uint8)
+    ...         _ = cv2.imwrite(f"{root}/mine/clip/im{number}.png", frame)
+    ...     result = evaluate("bicubic", "mine", root, "y-crop0")
+    >>> result.psnr, len(result.clips[0].frames)
+    (inf, 5)
     """
     protocol = get_protocol(protocol)
     check_mode(mode)
@@ -172,6 +179,14 @@ def evaluate_frames(
     Raises:
         ValueError: when counts or sizes of frames do not fit the ground truth.
         FileNotFoundError: when there are no frames of any clip.
+
+    >>> import cv2, tempfile
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     for side in ("mine", "results"):
+    ...         Path(f"{root}/{side}/clip").mkdir(parents=True)
+    ...         _ = cv2.imwrite(f"{root}/{side}/clip/im1.png", np.full((32, 32, 3), 99, np.uint8))
+    ...     evaluate_frames(f"{root}/results", "mine", root, "y-crop0").psnr
+    inf
     """
     protocol = get_protocol(protocol)
     dataset = canonical_name(dataset)
@@ -207,52 +222,6 @@ def evaluate_frames(
         if on_clip is not None:
             on_clip(given)
     return _result(dataset, protocol, folder.name, None, results, notes)
-
-
-def super_resolve(
-    model: "Literal['bicubic'] | Network | Upscale", lr: np.ndarray, mode: Mode
-) -> Iterator[np.ndarray]:
-    """Super-resolve a clip frame by frame.
-
-    Args:
-        model: "bicubic", a network or a function, see `evaluate`.
-        lr: (T, h, w, 3) uint8 RGB.
-        mode: see `evaluate`.
-
-    Yields:
-        Bicubic: (4h, 4w, 3) uint8 RGB. A network: (4h, 4w) float32 luma, not clamped.
-    """
-    if model == "bicubic":
-        yield from (imresize(frame, SCALE, "double") for frame in lr)
-        return
-    import torch
-
-    from d3dnet.network.interface import Network
-    from d3dnet.network.run import run_network
-
-    if isinstance(model, Network):
-        frames = (torch.from_numpy(luma(frame) / 255).float()[None] for frame in lr)
-        results = run_network(model, frames, mode)
-        yield from (sr[0].float().cpu().numpy() for sr in results)
-    else:
-        yield from model(lr)
-
-
-def rgb_from_luma(sr: np.ndarray, lr: np.ndarray) -> np.ndarray:
-    """RGB of a network's luma, with the chroma of bicubic, as published results are shown.
-
-    Args:
-        sr: (4h, 4w) float luma in [0, 1].
-        lr: (h, w, 3) uint8 RGB.
-
-    Returns:
-        (4h, 4w, 3) uint8 RGB.
-    """
-    ycbcr = imresize(lr / 255.0, SCALE) @ RGB_TO_YCBCR.T + YCBCR_ZERO
-    ycbcr[..., 0] = 255.0 * np.clip(sr, 0, 1)
-    rgb = (ycbcr - YCBCR_ZERO) @ YCBCR_TO_RGB.T
-    code: np.ndarray = 255 * np.clip(rgb, 0, 1)
-    return np.floor(code + 0.5).astype(np.uint8)
 
 
 def _score_clip(

@@ -87,6 +87,9 @@ def get_protocol(protocol: str | Protocol) -> Protocol:
 
     Raises:
         ValueError: for an unknown name.
+
+    >>> get_protocol("d3dnet").crop, get_protocol("y-crop0").crop
+    (8, 0)
     """
     if isinstance(protocol, Protocol):
         return protocol
@@ -108,6 +111,9 @@ def psnr(sr: np.ndarray, hr: np.ndarray, peak: float = 255.0) -> float:
 
     Raises:
         ValueError: when the shapes differ.
+
+    >>> round(psnr(np.zeros((4, 4)), np.ones((4, 4))), 2)
+    48.13
     """
     _check_shapes(sr, hr)
     error = np.mean((np.asarray(sr, np.float64) - np.asarray(hr, np.float64)) ** 2)
@@ -130,6 +136,10 @@ def ssim(
 
     Raises:
         ValueError: when the shapes differ, or a frame is smaller than the window.
+
+    >>> frame = np.random.default_rng(0).uniform(0, 255, (16, 16))
+    >>> ssim(frame, frame), ssim(frame, 255 - frame) < 0
+    (1.0, True)
     """
     _check_shapes(sr, hr)
     sr, hr = np.asarray(sr, np.float64), np.asarray(hr, np.float64)
@@ -187,6 +197,10 @@ def score_frame(sr: np.ndarray, hr: np.ndarray, protocol: str | Protocol) -> Sco
 
     Raises:
         ValueError: when sizes do not fit, or luma is to be scored in RGB.
+
+    >>> hr = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    >>> score_frame(hr, hr, "y-crop0")
+    Score(psnr=inf, ssim=1.0)
     """
     protocol = get_protocol(protocol)
     height, width = cut_size(hr, protocol.size_multiple)
@@ -221,7 +235,11 @@ def cut_size(frame: np.ndarray, multiple: int) -> tuple[int, int]:
 
 
 def mean_score(scores: Sequence[Score]) -> Score:
-    """The mean of PSNR and of SSIM."""
+    """The mean of PSNR and of SSIM.
+
+    >>> mean_score([Score(30, 0.8), Score(32, 0.9)])
+    Score(psnr=31.0, ssim=0.8500000000000001)
+    """
     return Score(
         float(np.mean([score.psnr for score in scores])),
         float(np.mean([score.ssim for score in scores])),

@@ -115,6 +115,9 @@ def evaluated_frames(frames: int, start: int = FIRST_FRAME, interval: int = INTE
 
     Raises:
         ValueError: when there are none, or for a schedule that begins too early.
+
+    >>> list(evaluated_frames(49))
+    [16, 24, 32]
     """
     if start <= RADIUS or interval < 1:
         raise ValueError(

@@ -36,6 +36,10 @@ def tof(sr: np.ndarray, hr: np.ndarray, border: int = 0) -> float:
 
     Raises:
         ValueError: for other shapes or dtypes.
+
+    >>> still = np.random.default_rng(0).integers(0, 256, (2, 32, 32), np.uint8)
+    >>> tof(still, still)
+    0.0
     """
     _check_clips(sr, hr)
     height, width = hr.shape[1:]

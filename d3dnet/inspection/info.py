@@ -47,6 +47,14 @@ def describe(
     Raises:
         InputError, OutputError, ProgramError: as `d3dnet.upscale_video` would.
         NotEnoughMemoryError: no plan fits.
+
+    >>> import cv2, numpy, tempfile
+    >>> from d3dnet.network.bicubic import Bicubic
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = cv2.imwrite(f"{folder}/1.png", numpy.full((16, 24, 3), 99, "uint8"))
+    ...     lines = dict(describe(f"{folder}/%d.png", Bicubic(), seconds=0.01))
+    >>> sorted(lines)[:3]
+    ['beside it', 'colour', 'disk']
     """
     with VideoSource(path) as source:
         target = target_of(source, size, find_program(ffmpeg), Encoding())

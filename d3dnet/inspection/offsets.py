@@ -86,6 +86,11 @@ def inspect(network: D3Dnet, window: Tensor, at: tuple[int, int]) -> Inspection:
 
     Raises:
         ValueError: the pixel is outside of the output.
+
+    >>> network = D3Dnet(channels=4, resd3d_blocks=1, res_blocks=1).requires_grad_(False)
+    >>> found = inspect(network, torch.rand(7, 16, 16), at=(30, 31))
+    >>> [layer.name for layer in found.layers], found.share_of_frames.shape
+    (['0.dcn0', '0.dcn1'], (7,))
     """
     height, width = window.shape[1:]
     scale = network.scale

@@ -149,7 +149,14 @@ def picture(
 
 
 def detailed_part(image: np.ndarray) -> tuple[int, int, int]:
-    """(row, column, rows) of the part with the most detail: a quarter as high, twice as wide."""
+    """(row, column, rows) of the part with the most detail: a quarter as high, twice as wide.
+
+    >>> image = np.zeros((96, 160, 3), np.uint8)
+    >>> image[64:, 96::2] = 255
+    >>> row, column, rows = detailed_part(image)
+    >>> row + rows > 64 and column + 2 * rows > 96
+    True
+    """
     height, width = image.shape[:2]
     rows = max(1, min(height // 4, width // 4))
     grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)

@@ -146,6 +146,14 @@ def upscale_video(
         CheckpointError: a wrong weights file.
         NotEnoughMemoryError: the network does not fit.
         ValueError: an unknown mode, device, precision or share.
+
+    >>> import cv2, numpy, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for number in (1, 2):
+    ...         _ = cv2.imwrite(f"{folder}/{number}.png", numpy.full((16, 24, 3), 99, "uint8"))
+    ...     _ = upscale_video(f"{folder}/%d.png", f"{folder}/large-%d.png", model="bicubic")
+    ...     sorted(path.name for path in Path(folder).glob("large-*"))
+    ['large-1.png', 'large-2.png']
     """
     check_mode(mode)
     program = find_program(ffmpeg)

@@ -2,6 +2,12 @@
 
 Here are the words and numbers by which a network is asked for. Nothing is imported, so that the
 command line can name them without torch.
+
+Luma frames → windows, a stream or tiles of them (`streaming`, `tiling`, as `plan` decides from
+free `memory`) → the network (`model`, or `guided` with `motion`) → luma frames (`run`).
+
+Public: `model.D3Dnet`, `checkpoints.load_model`, `checkpoints.save_weights`,
+`checkpoints.bundled_models`, `frames.upscale_frames`, `run.run_network`, `complexity.measure`.
 """
 
 from typing import Literal, get_args

@@ -57,6 +57,10 @@ def load_model(
     Raises:
         CheckpointError: when the file is missing, damaged or not a D3Dnet.
         ValueError: for an unknown device or precision.
+
+    >>> model = load_model("d3dnet-lite", device="cpu", precision="float32")
+    >>> model(torch.full((1, 1, 7, 8, 10), 0.5)).shape
+    torch.Size([1, 1, 32, 40])
     """
     if name_or_path == bicubic.NAME:
         resolve_precision(precision, resolve_device(device))  # wrong words are refused all the same
@@ -71,7 +75,11 @@ def load_model(
 
 
 def bundled_models() -> list[str]:
-    """Names of the weights inside the package."""
+    """Names of the weights inside the package.
+
+    >>> "d3dnet" in bundled_models()
+    True
+    """
     return sorted(path.stem for path in BUNDLED.glob("*.safetensors"))
 
 
@@ -85,6 +93,13 @@ def save_weights(
         tensors: a D3Dnet's state dict, in the precision to be stored.
         metadata: provenance (training data, step, measured results ...); values that are not
             strings are stored as JSON.
+
+    >>> import tempfile
+    >>> network = D3Dnet(channels=4, resd3d_blocks=1, res_blocks=1)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_weights(f"{folder}/a.safetensors", network.state_dict(), {"step": 100})
+    ...     load_model(f"{folder}/a.safetensors", device="cpu").metadata["step"]
+    '100'
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     hyperparameters = _hyperparameters(tensors, Path(path))

@@ -39,6 +39,10 @@ def upscale_frames(
     Raises:
         ValueError: another shape or dtype, no frame, no pixel, or an unknown mode,
             device or precision. CheckpointError for a wrong weights file.
+
+    >>> frames = np.full((3, 8, 10), 128, np.uint8)
+    >>> upscale_frames(frames, model="bicubic").shape
+    (3, 32, 40)
     """
     check_mode(mode)
     if isinstance(frames, Tensor):

@@ -124,6 +124,12 @@ class D3Dnet(nn.Module):
 
     Attributes:
         metadata: of the file that its weights were read from.
+
+    >>> network = D3Dnet(channels=4, resd3d_blocks=1, res_blocks=1)
+    >>> network(torch.rand(1, 1, 7, 8, 10)).shape
+    torch.Size([1, 1, 32, 40])
+    >>> network.forward_sequence(torch.rand(1, 1, 3, 8, 10)).shape
+    torch.Size([1, 1, 3, 32, 40])
     """
 
     smallest = 8  # rows and columns

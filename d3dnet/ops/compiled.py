@@ -56,12 +56,20 @@ def load_cpu_library() -> None:
 
 
 def instruction_set() -> str | None:
-    """Name of the instruction set the CPU kernel uses, or None where it runs in plain PyTorch."""
+    """Name of the instruction set the CPU kernel uses, or None where it runs in plain PyTorch.
+
+    >>> instruction_set() is None or instruction_set() in instruction_sets()
+    True
+    """
     return None if _library is None else _library.d3dnet_instruction_set().decode()
 
 
 def instruction_sets() -> tuple[str, ...]:
-    """Names of the instruction sets that this machine and build have; empty without the library."""
+    """Names of the instruction sets that this machine and build have; empty without the library.
+
+    >>> set(instruction_sets()) <= set(INSTRUCTION_SETS)
+    True
+    """
     if _library is None:
         return ()
     return tuple(re.findall(r"\w+", _library.d3dnet_instruction_sets().decode()))
@@ -76,7 +84,11 @@ def set_instruction_set(name: str) -> None:
 
 
 def fallback_problem() -> str | None:
-    """Why the compiled CPU kernel is not used, or None where it is."""
+    """Why the compiled CPU kernel is not used, or None where it is.
+
+    >>> (fallback_problem() is None) == (instruction_set() is not None)
+    True
+    """
     return _problem if _library is None else None
 
 

@@ -52,6 +52,12 @@ def deform_conv3d(
     Raises:
         ValueError: a wrong shape, dtype, device or setting; it names the argument, what was found
             and what is accepted.
+
+    >>> x, weight = torch.rand(1, 2, 3, 8, 8), torch.rand(4, 2, 3, 3, 3)
+    >>> still = torch.zeros(1, 27 * 2, 3, 8, 8)  # two values, of height and width, for each tap
+    >>> y = deform_conv3d(x, still, weight, padding=1, dims="HW")
+    >>> torch.allclose(y, nn.functional.conv3d(x, weight, padding=1), atol=1e-5)
+    True
     """
     check_dims(dims)
     check_negative_slope(negative_slope)
@@ -70,6 +76,10 @@ class DeformConv3d(nn.Module):
 
     Offsets and mask are arguments of `forward`: what predicts them is the caller's. Parameters:
     `weight` (out_channels, in_channels/groups, kt, kh, kw) and `bias` (out_channels,) or None.
+
+    >>> layer = DeformConv3d(2, 4, 3, padding=1, dims="HW")
+    >>> layer(torch.rand(1, 2, 3, 8, 8), torch.rand(1, 54, 3, 8, 8)).shape
+    torch.Size([1, 4, 3, 8, 8])
     """
 
     def __init__(

@@ -1,5 +1,8 @@
-"""Training: `config.py` (what is asked for), `samples.py` (what is drawn), `optimizers.py`,
-`state.py` (what is kept), `monitor.py` (what is shown), and `loop.py`, which reads top to bottom.
+"""Training a network, to be broken off and gone on with at any moment.
+
+Settings (`config`) → numbered samples (`samples`) → gradients and steps (`learner`, `optimizers`,
+`flatness`) → a state that survives a power cut (`state`), validated (`validation`) and shown
+(`monitor`). `loop` reads top to bottom.
 """
 
 from d3dnet.errors import ExplodedError

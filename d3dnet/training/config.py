@@ -190,6 +190,9 @@ def load_config(name_or_path: str | Path, settings: Sequence[str] = ()) -> Train
 
     Raises:
         ValueError: no such file, not TOML, or unknown keys or values; it lists the accepted.
+
+    >>> load_config("clips", ["root=CLIPS", "steps=100"]).steps
+    100
     """
     path = Path(name_or_path)
     if not path.is_file():
@@ -212,6 +215,9 @@ def override(config: TrainingConfig, settings: Sequence[str]) -> TrainingConfig:
 
     Raises:
         ValueError: unknown keys or values; it lists the accepted.
+
+    >>> override(TrainingConfig(), ["mode=window", 'held_out=["city"]']).held_out
+    ('city',)
     """
     values = {}
     for setting in settings:

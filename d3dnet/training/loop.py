@@ -46,6 +46,16 @@ def train(config: TrainingConfig, max_seconds: float = math.inf) -> Path:
         ValueError: settings that are missing or contradict one another, or no clips.
         CheckpointError: when the state cannot be read, or is of a network of another size.
         ExplodedError: see there; the last good state is kept.
+
+    >>> import cv2, tempfile
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     frame = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)
+    ...     _ = cv2.imwrite(f"{root}/still.png", frame)
+    ...     sizes = {"channels": 4, "resd3d_blocks": 1, "res_blocks": 1, "patch": 8, "frames": 3}
+    ...     config = TrainingConfig(run=f"{root}/run", root=root, steps=1, **sizes)
+    ...     state = load_state(train(config))
+    >>> state["step"]
+    1
     """
     for name in ("run", "root"):
         if not getattr(config, name):

@@ -24,6 +24,12 @@ def image_files(name: str | os.PathLike[str]) -> list[Path] | None:
 
     Raises:
         InputError: none is there, or they are of several kinds.
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for number in (9, 10):
+    ...         (Path(folder) / f"im{number}.png").touch()
+    ...     [file.name for file in image_files(folder)]
+    ['im9.png', 'im10.png']
     """
     path = Path(os.path.abspath(name))
     if path.is_dir():

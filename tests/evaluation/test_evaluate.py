@@ -21,11 +21,10 @@ from d3dnet.datasets.luma import luma
 from d3dnet.evaluation.evaluate import (
     evaluate,
     evaluate_frames,
-    rgb_from_luma,
-    super_resolve,
 )
 from d3dnet.evaluation.metrics import get_protocol, score_frame
 from d3dnet.evaluation.temporal import movie_of_result, tof
+from d3dnet.evaluation.upscalers import rgb_from_luma, super_resolve
 from d3dnet.network.checkpoints import save_weights
 from d3dnet.network.model import D3Dnet
 

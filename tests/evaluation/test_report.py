@@ -12,9 +12,10 @@ import pytest
 from d3dnet.datasets.benchmarks import make_lr
 from d3dnet.datasets.imresize import imresize
 from d3dnet.datasets.luma import luma
-from d3dnet.evaluation.evaluate import ClipFrames, rgb_from_luma
+from d3dnet.evaluation.evaluate import ClipFrames
 from d3dnet.evaluation.report import clip_pictures, html_report, psnr_drawing
 from d3dnet.evaluation.results import ClipResult, EvaluationResult, FrameResult
+from d3dnet.evaluation.upscalers import rgb_from_luma
 from d3dnet.network.complexity import Complexity
 
 
