@@ -162,7 +162,8 @@ class GuidedD3Dnet(nn.Module):
         self.reconstruct = nn.Sequential(*(ResBlock(channels) for _ in range(res_blocks)))
         self.upscale = nn.Conv2d(channels, scale**2, 3, padding=1)
         self.metadata: dict[str, str] = {}
-        self.reset_parameters()
+        if not self.upscale.weight.is_meta:  # as in `D3Dnet`
+            self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Begin with each frame by itself, and with what interpolation gives."""

@@ -161,7 +161,9 @@ class D3Dnet(nn.Module):
             nn.Conv2d(channels, 1, 3, padding=1, bias=False),
             nn.Conv2d(1, 1, 3, padding=1, bias=False),
         )
-        self.reset_parameters()
+        # Where there is no memory, there is nothing to draw; torch takes two seconds to do that.
+        if not self.TA.weight.is_meta:
+            self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Initialise as published, but with offset convolutions that start at zero."""
