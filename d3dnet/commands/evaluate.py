@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from d3dnet.commands.common import add_network_options, complain
-from d3dnet.evaluation.metrics import PROTOCOLS
+from d3dnet.evaluation.protocols import PROTOCOLS
 from d3dnet.network import MODES
 
 

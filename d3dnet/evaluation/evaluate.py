@@ -25,13 +25,12 @@ from d3dnet.datasets.frames import clip_name, is_clip, read_clip
 from d3dnet.datasets.imresize import SCALE, Degradation
 from d3dnet.evaluation import temporal
 from d3dnet.evaluation.metrics import (
-    Protocol,
     Score,
     cut_size,
-    get_protocol,
     mean_score,
     score_frame,
 )
+from d3dnet.evaluation.protocols import Protocol, get_protocol
 from d3dnet.evaluation.results import ClipResult, EvaluationResult, FrameResult
 from d3dnet.evaluation.upscalers import Upscale, rgb_from_luma, super_resolve
 from d3dnet.network import Mode, check_mode

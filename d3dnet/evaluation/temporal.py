@@ -12,9 +12,10 @@ import numpy as np
 import torch
 
 from d3dnet.datasets.luma import luma
-from d3dnet.evaluation.metrics import Protocol, cut_size
+from d3dnet.evaluation.metrics import cut_size
 from d3dnet.evaluation.movie_gabor import RADIUS
 from d3dnet.evaluation.movie_index import MovieScore, evaluated_frames, movie
+from d3dnet.evaluation.protocols import Protocol
 
 PUBLISHED_CROP = 10
 PUBLISHED_LENGTH = 2 * RADIUS + 1

@@ -15,7 +15,7 @@ import psutil
 
 from d3dnet.evaluation import temporal
 from d3dnet.evaluation.evaluate import ClipFrames, evaluate
-from d3dnet.evaluation.metrics import get_protocol
+from d3dnet.evaluation.protocols import get_protocol
 from peers.peer import Peer
 
 WHOLE_CLIPS, PUBLISHED = "y-crop0", "d3dnet"  # protocols; steadiness is that of the first

@@ -22,7 +22,8 @@ from d3dnet.evaluation.evaluate import (
     evaluate,
     evaluate_frames,
 )
-from d3dnet.evaluation.metrics import get_protocol, score_frame
+from d3dnet.evaluation.metrics import score_frame
+from d3dnet.evaluation.protocols import get_protocol
 from d3dnet.evaluation.temporal import movie_of_result, tof
 from d3dnet.evaluation.upscalers import rgb_from_luma, super_resolve
 from d3dnet.network.checkpoints import save_weights

@@ -7,14 +7,13 @@ import pytest
 
 from d3dnet.datasets.luma import luma
 from d3dnet.evaluation.metrics import (
-    PROTOCOLS,
     Score,
-    get_protocol,
     mean_score,
     psnr,
     score_frame,
     ssim,
 )
+from d3dnet.evaluation.protocols import PROTOCOLS, get_protocol
 
 ONE_CODE_VALUE = 20 * math.log10(255)  # PSNR of images that differ by 1 everywhere
 UNROUNDED_Y = ["y-crop0", "y-crop8", "vimeo-center"]

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from d3dnet.datasets.luma import luma
-from d3dnet.evaluation.metrics import PROTOCOLS, get_protocol
 from d3dnet.evaluation.movie_index import movie
+from d3dnet.evaluation.protocols import PROTOCOLS, get_protocol
 from d3dnet.evaluation.temporal import (
     check_length,
     luma_8bit,
