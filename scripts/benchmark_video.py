@@ -32,21 +32,21 @@ from fractions import Fraction
 from itertools import product
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import psutil
 import torch
+from torch import nn
 
 from d3dnet import upscale_video
 from d3dnet.job.events import Event, Progress
+from d3dnet.network import MODES, Mode
 from d3dnet.network.checkpoints import bundled_models, load_model
-from d3dnet.network.interface import Network
+from d3dnet.network.interface import Network, Plannable
 from d3dnet.network.memory import free_memory
-from d3dnet.network.model import D3Dnet
 from d3dnet.network.plan import cost, make_plan
 from d3dnet.network.speed import pixels_per_second
-from d3dnet.network.streaming import Stream, Windows
 from d3dnet.network.tiling import run_tiled
 from d3dnet.ops import instruction_set
 from d3dnet.video.ffmpeg import find_program
@@ -67,6 +67,7 @@ def in_turns(tasks: dict[str, Callable[[], float]], repeats: int) -> dict[str, l
 
 
 def timed(task: Callable[[], object]) -> float:
+    """Seconds that a task takes."""
     start = time.perf_counter()
     task()
     return time.perf_counter() - start
@@ -79,18 +80,19 @@ def make_video(path: Path, frames: int, size: str = "320x180") -> Path:
     return path
 
 
-def network_of(model: str, precision: str = "float32") -> D3Dnet:
+def network_of(model: str, precision: str = "float32") -> Plannable:
     """A bundled network, on the CPU."""
     network = load_model(model, device="cpu", precision=precision)
-    assert isinstance(network, D3Dnet), f"{model} is no network"
+    assert isinstance(network, Plannable), f"{model} is not run in tiles"
     return network
 
 
-def steady(network: D3Dnet, mode: str, size: tuple[int, int]) -> Callable[[], float]:
+def steady(network: Plannable, mode: Mode, size: tuple[int, int]) -> Callable[[], float]:
     """What measures seconds a frame, in the middle of a shot: all layers have their neighbours."""
-    feed = Stream(network) if mode == "sequence" else Windows(network)
+    feed = network.begin(mode)
     count = CHUNK if mode == "sequence" else 1
-    piece = torch.rand(1, 1, 1, *size).expand(-1, -1, count, -1, -1)
+    frames = torch.rand(1, 1, *size).expand(count, -1, -1, -1)
+    piece = torch.stack(list(network.guide(frames)), 1)[None]
 
     def once() -> float:
         with torch.inference_mode():
@@ -106,7 +108,7 @@ def speed(repeats: int, size: tuple[int, int], models: list[str], precisions: li
     tasks = {}
     for model, precision in product(models, precisions):
         network = network_of(model, precision)
-        for mode in ("sequence", "window"):
+        for mode in MODES:
             tasks[f"{model} | {precision} | {mode}"] = steady(network, mode, size)
     print("| model | precision | mode | frames a second |\n| --- | --- | --- | --- |")
     for name, seconds in in_turns(tasks, repeats).items():
@@ -131,7 +133,7 @@ def outside(repeats: int, frames: int, size: tuple[int, int]) -> None:
         tasks = {
             "network alone": lambda: timed(alone),
             "upscale_video": lambda: timed(
-                lambda: upscale_video(source, output, model=network, **options)
+                lambda: upscale_video(source, output, model=cast("nn.Module", network), **options)
             ),
             "upscale_video, bicubic": lambda: timed(
                 lambda: upscale_video(source, output, model="bicubic", **options)

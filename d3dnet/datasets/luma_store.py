@@ -88,7 +88,9 @@ class NamedClips(Clips, Protocol):
     """Clips whose names are known before any of them is read."""
 
     @property
-    def names(self) -> Sequence[str]: ...
+    def names(self) -> Sequence[str]:
+        """One for each clip, in their order."""
+        ...
 
 
 def pack(

@@ -101,6 +101,7 @@ class Monitor:
             self.board.add_image("pictures", image[None], step)
 
     def close(self) -> None:
+        """End the bar and the log; what was recorded is there already."""
         self.bar.close()
         self.file.close()
         if self.board:

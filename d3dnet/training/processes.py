@@ -22,6 +22,7 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
+        """Whether it is this process that writes files and prints."""
         return self.rank == 0
 
     def mean(self, *values: float) -> list[float]:

@@ -10,8 +10,7 @@ from d3dnet.datasets.clips import Clip
 from d3dnet.datasets.luma import unit_luma
 from d3dnet.evaluation.metrics import psnr
 from d3dnet.network import Mode
-from d3dnet.network.guided import GuidedD3Dnet
-from d3dnet.network.model import D3Dnet
+from d3dnet.network.interface import Network
 from d3dnet.network.offsets import watched_offsets
 
 BORDER = 8  # high-resolution pixels that are not scored
@@ -20,7 +19,7 @@ FRAMES = 7  # of a clip that are, from its beginning
 
 @torch.no_grad()
 def super_resolve(
-    model: D3Dnet | GuidedD3Dnet,
+    model: Network,
     clip: Clip,
     mode: Mode = "sequence",
     device: str | torch.device = "cpu",
@@ -47,7 +46,7 @@ def cropped_psnr(sr: np.ndarray, hr: np.ndarray) -> float:
 
 
 def validate(
-    model: D3Dnet | GuidedD3Dnet,
+    model: Network,
     clips: Sequence[Clip],
     mode: Mode = "sequence",
     device: str | torch.device = "cpu",
@@ -57,7 +56,7 @@ def validate(
 
 
 @torch.no_grad()
-def offset_reach(model: D3Dnet | GuidedD3Dnet, lr: Tensor) -> float:
+def offset_reach(model: Network, lr: Tensor) -> float:
     """The mean length of offsets in pixels, of the layer where it is largest; 0 while rigid.
 
     Args:
