@@ -17,8 +17,7 @@ from statistics import mean
 import torch
 
 from d3dnet.datasets.clips import Clip, find_sources, load_clip
-from d3dnet.datasets.imresize import SCALE
-from d3dnet.network import PRECISIONS
+from d3dnet.network import PRECISIONS, SCALE
 from d3dnet.network.checkpoints import load_model, resolve_device
 from d3dnet.network.speed import pixels_per_second
 from d3dnet.ops import instruction_set

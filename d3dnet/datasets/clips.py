@@ -35,9 +35,10 @@ from d3dnet.datasets.frames import (
     iterate_frames,
     read_image,
 )
-from d3dnet.datasets.imresize import SCALE, Degradation, degrade, imresize
+from d3dnet.datasets.imresize import Degradation, degrade, imresize
 from d3dnet.datasets.luma import store_luma
 from d3dnet.datasets.stills import clip_of_still
+from d3dnet.network import SCALE
 from d3dnet.video.names import looks_like_image, looks_like_video
 
 STILLS_FOLDER = "stills"

@@ -13,12 +13,12 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from d3dnet.network import SCALE
 from d3dnet.video.resample import keys_cubic
 
 Recipe = Literal["double", "uint8"]
 Degradation = Literal["double", "uint8", "bd"]
 DEGRADATIONS: tuple[Degradation, ...] = get_args(Degradation)
-SCALE = 4
 BD_SIGMA = 1.6
 BD_RADIUS = 6
 

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from d3dnet.datasets.clips import Clips
-from d3dnet.datasets.imresize import SCALE, Degradation, degrade
+from d3dnet.datasets.imresize import Degradation, degrade
 from d3dnet.datasets.luma import LUMA_STEPS, unit_luma
 from d3dnet.datasets.patches import Samples, as_sample, flip_and_transpose, most_detailed
+from d3dnet.network import SCALE
 
 SPEED = (0.2, 4.0)  # of a pan, high-resolution pixels a frame
 ACCELERATION = 0.12  # standard deviation, pixels a frame per frame

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from d3dnet.datasets.clips import Clip, Clips
-from d3dnet.datasets.imresize import SCALE
 from d3dnet.datasets.luma import unit_luma
+from d3dnet.network import SCALE
 
 Cuboid = tuple[slice, slice, slice]
 # Frames as the network takes them (C, T, h, w), and stored luma (1, T, 4h, 4w).

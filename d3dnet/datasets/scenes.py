@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from d3dnet.datasets.clips import Clips
-from d3dnet.datasets.imresize import SCALE, Degradation, degrade
+from d3dnet.datasets.imresize import Degradation, degrade
 from d3dnet.datasets.luma import LUMA_STEPS, unit_luma
 from d3dnet.datasets.patches import as_sample, augmented, most_detailed
+from d3dnet.network import SCALE
 from d3dnet.network.motion import with_motion
 
 EDGE = 16  # low-resolution pixels around a patch, so that motion is seen as in a whole frame

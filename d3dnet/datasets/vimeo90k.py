@@ -14,10 +14,11 @@ import numpy as np
 from d3dnet.datasets.benchmarks import BD_FOLDERS, HR_FOLDERS, LR_FOLDERS, SEPTUPLET, role_folder
 from d3dnet.datasets.clips import Clip, clip_from_rgb
 from d3dnet.datasets.frames import as_rgb, read_image
-from d3dnet.datasets.imresize import SCALE, Degradation
+from d3dnet.datasets.imresize import Degradation
 from d3dnet.datasets.luma import store_luma
 from d3dnet.datasets.luma_store import LumaStore
 from d3dnet.errors import BadClipError
+from d3dnet.network import SCALE
 
 TRAIN_LIST = "sep_trainlist.txt"
 TEST_LIST = "sep_testlist.txt"

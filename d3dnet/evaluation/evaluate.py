@@ -22,7 +22,7 @@ from d3dnet.datasets.benchmarks import (
     make_lr,
 )
 from d3dnet.datasets.frames import clip_name, is_clip, read_clip
-from d3dnet.datasets.imresize import SCALE, Degradation
+from d3dnet.datasets.imresize import Degradation
 from d3dnet.evaluation import temporal
 from d3dnet.evaluation.metrics import (
     Score,
@@ -33,7 +33,7 @@ from d3dnet.evaluation.metrics import (
 from d3dnet.evaluation.protocols import Protocol, get_protocol
 from d3dnet.evaluation.results import ClipResult, EvaluationResult, FrameResult
 from d3dnet.evaluation.upscalers import Upscale, rgb_from_luma, super_resolve
-from d3dnet.network import Mode, check_mode
+from d3dnet.network import SCALE, Mode, check_mode
 
 if TYPE_CHECKING:
     from d3dnet.network.complexity import Complexity

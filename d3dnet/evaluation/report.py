@@ -16,11 +16,12 @@ import numpy as np
 
 import d3dnet
 from d3dnet.datasets.benchmarks import make_lr
-from d3dnet.datasets.imresize import SCALE, imresize
+from d3dnet.datasets.imresize import imresize
 from d3dnet.datasets.luma import luma
 from d3dnet.evaluation.evaluate import ClipFrames
 from d3dnet.evaluation.results import ClipResult, EvaluationResult
 from d3dnet.evaluation.upscalers import rgb_from_luma
+from d3dnet.network import SCALE
 
 CROP_HEIGHT, CROP_WIDTH = 96, 128  # of the ground truth
 MAX_CLIPS = 12  # with pictures; the table and the drawing have all, or as many as can be told apart

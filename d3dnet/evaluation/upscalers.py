@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from d3dnet.datasets.imresize import SCALE, imresize
+from d3dnet.datasets.imresize import imresize
 from d3dnet.datasets.luma import luma
-from d3dnet.network import Mode
+from d3dnet.network import SCALE, Mode
 from d3dnet.video.colour import RGB_TO_YCBCR, YCBCR_TO_RGB, YCBCR_ZERO
 
 if TYPE_CHECKING:
