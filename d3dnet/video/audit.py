@@ -12,29 +12,35 @@ from pathlib import Path
 from types import MappingProxyType
 
 import av
-import numpy as np
 
 from d3dnet.errors import AuditError, InputError
-from d3dnet.video.colour import grid_of, to_network
 from d3dnet.video.encode import time_offset
 from d3dnet.video.hdr import Mastering, encoder_parameters
 from d3dnet.video.images import is_image
+from d3dnet.video.likeness import likenesses
 from d3dnet.video.picture import RANGE_LIMITED, RANGE_UNSPECIFIED, UNSPECIFIED, ColourTags, Frame
-from d3dnet.video.resample import resample_chroma, resample_luma
 from d3dnet.video.source import VideoSource
 from d3dnet.video.streams import MATROSKA, QUICKTIME, Kept, is_same_sound
 from d3dnet.video.target import Target
 
-MIN_PSNR = 20.0  # dB of each plane; a wrong picture, not one of low quality
 MAX_SHIFT = Fraction(50, 1000)  # seconds between the beginnings of source and result
 MAX_SOUND_SHIFT = Fraction(30, 1000)
+MAX_LENGTH = Fraction(1, 2)  # seconds that a file may say it is longer or shorter than its content
 TAGGING_CODECS = ("libx264", "libx265")  # say all tags, or none, in these containers:
 TAGGING_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
 
 
-# Times of the first and the last packet, in seconds after the first picture, if there is any; and
-# the sample rate.
-SoundEnds = tuple[tuple[Fraction, Fraction] | None, int]
+@dataclass(frozen=True)
+class _SoundEnds:
+    """Of a sound stream.
+
+    Attributes:
+        times: of the first and the last packet, in seconds after the first picture, if there is
+            any; rate: samples per second.
+    """
+
+    times: tuple[Fraction, Fraction] | None
+    rate: int
 
 
 @dataclass(frozen=True)
@@ -99,77 +105,80 @@ def audit(result: Path, source: VideoSource, target: Target, kept: Kept) -> Audi
     return Audit(tuple(rows))
 
 
+class _Times:
+    """How many frames there are of a video, and when the first and the last are shown."""
+
+    def __init__(self, video: VideoSource) -> None:
+        self._base = video.time_base
+        self.count = 0
+        self.first = self.last = Fraction(0)
+
+    def add(self, frame: Frame | None) -> None:
+        if frame is not None:
+            self.last = frame.pts * self._base
+            self.first = self.last if self.count == 0 else self.first
+            self.count += 1
+
+    @property
+    def since(self) -> Fraction:
+        return self.last - self.first
+
+
 def _pictures(before: VideoSource, after: VideoSource, target: Target) -> Iterator[Row]:
-    count, sample = [0, 0], 0
-    first, last = [None, None], [None, None]
+    times, sample = (_Times(before), _Times(after)), 0
     worst, tick = Fraction(0), after.time_base
     quality: list[float] = []
-    for index, pair in enumerate(zip_longest(before.frames(), after.frames())):
-        for side, (frame, video) in enumerate(zip(pair, (before, after), strict=True)):
-            if frame is not None:
-                count[side] += 1
-                last[side] = frame.pts * video.time_base
-                first[side] = last[side] if first[side] is None else first[side]
-        if None in pair:
+    alike = True
+    for index, (one, two) in enumerate(zip_longest(before.frames(), after.frames())):
+        times[0].add(one)
+        times[1].add(two)
+        if one is None or two is None:
             continue
-        worst = max(worst, abs((last[1] - first[1]) - (last[0] - first[0])))
+        worst = max(worst, abs(times[1].since - times[0].since))
         if index == sample:
             sample = max(1, 2 * sample)
-            found = plane_psnr(pair[0], before, pair[1], after)
-            quality = [min(a, b) for a, b in zip_longest(quality, found, fillvalue=np.inf)]
-    size = f"{target.width}×{target.height}"
-    yield Row(
-        "size", size, f"{after.width}×{after.height}", size == f"{after.width}×{after.height}"
-    )
-    yield Row("frames", str(count[0]), str(count[1]), count[0] == count[1])
-    if None in first:
+            found = likenesses(one, before, two, after)
+            of_planes = zip_longest(quality, (plane.psnr for plane in found))
+            quality = [min(psnr for psnr in both if psnr is not None) for both in of_planes]
+            alike &= all(plane.fits for plane in found)
+    wanted, made = f"{target.width}×{target.height}", f"{after.width}×{after.height}"
+    yield Row("size", wanted, made, wanted == made)
+    counts = [side.count for side in times]
+    yield Row("frames", str(counts[0]), str(counts[1]), counts[0] == counts[1])
+    if 0 in counts:
         return
     text = ", ".join(f"{value:.1f}" for value in quality)
-    yield Row("picture", "scaled down", f"{text} dB", min(quality) >= MIN_PSNR)
+    yield Row("picture", "scaled down", f"{text} dB", alike)
     if target.layout.alpha:
-        found = "kept" if after.layout.alpha else "lost"
-        yield Row("transparency", "kept", found, after.layout.alpha)
+        kept = "kept" if after.layout.alpha else "lost"
+        yield Row("transparency", "kept", kept, after.layout.alpha)
     if is_image(after.path):  # which have no times
         return
-    start = first[0] + time_offset(before, after.path) * before.time_base
+    start = times[0].first + time_offset(before, after.path) * before.time_base
     free = after.path.suffix.lower() not in (*QUICKTIME, *MATROSKA)
-    fits = free or abs(first[1] - start) <= max(tick, MAX_SHIFT)
-    yield Row("first time", f"{float(start):.4f} s", f"{float(first[1]):.4f} s", fits)
+    fits = free or abs(times[1].first - start) <= max(tick, MAX_SHIFT)
+    yield Row("first time", f"{float(start):.4f} s", f"{float(times[1].first):.4f} s", fits)
     yield Row("times", "exact", f"within {1000 * float(worst):.3f} ms", worst <= tick)
-    seconds = [float(end - begin) for begin, end in zip(first, last, strict=True)]
-    fits = abs(seconds[0] - seconds[1]) <= tick
-    yield Row("duration", f"{seconds[0]:.4f} s", f"{seconds[1]:.4f} s", fits)
+    texts = [f"{float(side.since):.4f} s" for side in times]
+    fits = abs(times[1].since - times[0].since) <= tick
+    if not free and (said := _wrong_length(before, after, times[1])) is not None:
+        fits = False
+        texts[1] += f" in a file of {float(said):.4f} s"
+    yield Row("duration", texts[0], texts[1], fits)
 
 
-def plane_psnr(small: Frame, before: VideoSource, large: Frame, after: VideoSource) -> list[float]:
-    """dB of the planes of a frame of `after`, made as small as that of `before`, against it.
-
-    Luma, chroma, and alpha where both have it; all are taken in 8-bit limited range (`to_network`).
-    """
-    luma, chroma = to_network(small.planes, before.layout)
-    other, other_chroma = to_network(large.planes, after.layout)
-    alphas = []
-    if before.layout.alpha:
-        *chroma, alpha = chroma
-        alphas.append(alpha)
-    if after.layout.alpha:
-        *other_chroma, alpha = other_chroma
-        alphas.append(alpha)
-    scale = (luma.shape[0] / other.shape[0], luma.shape[1] / other.shape[1])
-    pairs = [(255 * luma, resample_luma(255 * other, luma.shape))]
-    pairs += [
-        (
-            plane,
-            resample_chroma(
-                made, plane.shape, scale, grid_of(after.layout), grid_of(before.layout)
-            ),
-        )
-        for plane, made in zip(chroma, other_chroma, strict=False)
-    ]
-    if len(alphas) == 2:
-        pairs.append((255 * alphas[0], resample_luma(255 * alphas[1], luma.shape)))
-    errors = [float(((one - two) ** 2).mean()) for one, two in pairs]
-    return [float(10 * np.log10(255**2 / max(error, 1e-3))) for error in errors]
+def _wrong_length(before: VideoSource, after: VideoSource, times: _Times) -> Fraction | None:
+    """Seconds that a result says it is long, if it ends long after or before all that is in it."""
+    shown, said = before.last_shown, after.length
+    if said is None or after.streams.subtitles:  # which may be shown for longer than all else
+        return None
+    ends = times.last + (1 / before.frame_rate if shown is None else shown.end - shown.time)
+    if before.length is not None and not before.reading.is_part:
+        offset = time_offset(before, after.path) * before.time_base
+        ends = max(ends, before.length + before.begins + offset)
+    # Some count from zero, some from the beginning.
+    long_enough = times.last - MAX_LENGTH <= said + max(Fraction(0), after.begins)
+    return None if long_enough and said <= ends + MAX_LENGTH else said
 
 
 def _streams(before: VideoSource, after: VideoSource, path: Path, kept: Kept) -> Iterator[Row]:
@@ -182,7 +191,7 @@ def _streams(before: VideoSource, after: VideoSource, path: Path, kept: Kept) ->
     held = {
         number: how
         for number, how in kept.sound.items()
-        if ends[number][0] or path.suffix.lower() not in QUICKTIME
+        if ends[number].times or path.suffix.lower() not in QUICKTIME
     }
     wanted = [one.sound[n] if to == "copy" else to for n, to in held.items()]
     same = len(wanted) == len(two.sound) and all(
@@ -208,19 +217,17 @@ def _streams(before: VideoSource, after: VideoSource, path: Path, kept: Kept) ->
 
 
 def _sound_times(
-    before: VideoSource, held: SoundEnds, after: VideoSource, number: int, how: str
+    before: VideoSource, held: _SoundEnds, after: VideoSource, number: int, how: str
 ) -> Iterator[Row]:
     """How the first and last packet of a sound stream have moved against the picture."""
     reading = before.reading
-    ends, rates = zip(held, _sound_ends(after, number), strict=True)
-    rate = min(48000, *rates)
-    if None in ends:
-        fits = ends == (None, None) or reading.is_part
-        yield Row(
-            f"sound {number}", "some" if ends[0] else "none", "some" if ends[1] else "none", fits
-        )
+    made = _sound_ends(after, number)
+    rate = min(48000, held.rate, made.rate)
+    if held.times is None or made.times is None:
+        one, two = ("some" if ends.times else "none" for ends in (held, made))
+        yield Row(f"sound {number}", one, two, one == two or reading.is_part)
         return
-    moved = [b - a for a, b in zip(*ends, strict=True)]
+    moved = [b - a for a, b in zip(held.times, made.times, strict=True)]
     allowed = MAX_SOUND_SHIFT
     if how != "copy" or reading.is_part:  # other packets, and an encoder's delay
         allowed += Fraction(2 * 1152, rate)
@@ -234,7 +241,7 @@ def _sound_ends(
     start: Fraction | None = None,
     stop: Fraction | None = None,
     probing: Mapping[str, str] = MappingProxyType({}),
-) -> SoundEnds:
+) -> _SoundEnds:
     """Times of the first and last packet of a sound stream between two times, and its sample rate.
 
     In seconds after the first picture; None if there is no packet. Packets are not kept: a film has
@@ -244,19 +251,22 @@ def _sound_ends(
         f"file:{video.path}", metadata_errors="replace", options=dict(probing)
     ) as container:
         sound = container.streams.audio[index]
-        first = last = None
+        base = sound.time_base or Fraction(0)
+        first: int | None = None
+        last = 0
         for packet in container.demux(sound):
             time = packet.pts
-            if time is None or (start is not None and time * sound.time_base < start):
+            if time is None or (start is not None and time * base < start):
                 continue
-            if stop is not None and time * sound.time_base >= stop:
+            if stop is not None and time * base >= stop:
                 continue
+            last = time if first is None else max(last, time)
             first = time if first is None else min(first, time)
-            last = time if last is None else max(last, time)
+        rate = sound.rate or 48000
         if first is None:
-            return None, sound.rate or 48000
+            return _SoundEnds(None, rate)
         zero = video.first_pts * video.time_base
-        return (first * sound.time_base - zero, last * sound.time_base - zero), sound.rate or 48000
+        return _SoundEnds((first * base - zero, last * base - zero), rate)
 
 
 def _tags(before: VideoSource, after: VideoSource, target: Target, path: Path) -> Iterator[Row]:

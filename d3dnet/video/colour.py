@@ -240,7 +240,7 @@ def _enlarge_axis(
         start = before + first[p]
         fraction = position[p] - np.floor(position[p])  # past the second of four neighbours
         weights = keys_cubic(fraction - np.arange(-1.0, 3.0)).astype(np.float32)
-        result[along(p, None, factor)] = sum(
+        result[along(int(p), None, factor)] = sum(
             weight * padded[along(start + tap, start + tap + length)]
             for tap, weight in enumerate(weights)
         )

@@ -224,7 +224,11 @@ def sorted_arguments(
 
 
 def _command(
-    program: Program, streams: list, url: str, options: dict[str, object], words: Sequence[str]
+    program: Program,
+    streams: list[object],
+    url: str,
+    options: dict[str, object],
+    words: Sequence[str],
 ) -> list[str]:
     command = (
         ffmpeg.output(*streams, _hashable(url), **options)

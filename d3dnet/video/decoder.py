@@ -10,13 +10,17 @@ from collections.abc import Callable, Generator, Iterator
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, Literal, cast, get_args
 
 import av
 import av.filter
+from av.stream import Stream
 
 from d3dnet.errors import InputError
+from d3dnet.video.completeness import missing_bytes
 
-ON_ERROR = ("fail", "conceal", "stop")
+OnError = Literal["fail", "conceal", "stop"]
+ON_ERROR: tuple[OnError, ...] = get_args(OnError)
 HINT = "see --on-error conceal, or stop"
 
 # Containers whose header says how long they are; of others FFmpeg says how long their content is.
@@ -29,10 +33,10 @@ ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 # Every packet is a picture to be shown; what cannot be decoded is left out without an error.
 PICTURE_PER_PACKET = ("hevc", "av1")
 
-# Of an AVI that was written to a pipe: in bytes, and from how many frames on.
-UNKNOWN_LENGTH, UNKNOWN_COUNT = 0xFFFFFFFF, 2**30
+UNKNOWN_COUNT = 2**30  # from how many frames on; of an AVI that was written to a pipe
 
 Picture = tuple[av.VideoFrame, int | None]
+Decode = Callable[["av.Packet[av.VideoStream] | None"], list[av.VideoFrame]]
 
 
 class Decoder:
@@ -52,14 +56,16 @@ class Decoder:
         container: av.container.InputContainer,
         stream: av.VideoStream,
         path: Path,
-        on_error: str,
+        on_error: OnError,
         step: int,
         damage: list[str],
     ) -> None:
         self._container, self._stream = container, stream
         self._path, self._on_error, self._step, self._damage = path, on_error, step, damage
         self._decode = video_decoder(stream)
+        self._time_base = stream.time_base or Fraction(1)
         self._waiting: set[int] = set()  # times of packets whose frame has not come out
+        self._repeats: list[int] = []  # times at which the last picture is shown again
         self._dts: int | None = None  # of the last packet
         self._good: av.VideoFrame | None = None
         self._last: int | None = None  # time of the last frame
@@ -88,8 +94,11 @@ class Decoder:
                     if packet.stream is not self._stream:
                         continue
                     lost = time_of(packet)
+                    if lost is not None and packet.size == 0:  # the picture before it, again
+                        self._repeats.append(lost)
+                        continue
                     self._await(packet)
-                    decoded = self._decode(packet)
+                    decoded = self._decode(cast("av.Packet[av.VideoStream]", packet))
             except av.EOFError:
                 ended = True
             except (av.FFmpegError, OSError) as error:
@@ -119,22 +128,22 @@ class Decoder:
                 self._faults += 1
         yield from self._ended()
 
-    def _await(self, packet: av.Packet) -> None:
+    def _await(self, packet: "av.Packet[Stream]") -> None:
         """Expect the frame of a packet, unless that is hidden or later ones have come out."""
-        if None not in (packet.dts, self._dts) and packet.dts < self._dts:
+        if packet.dts is not None and self._dts is not None and packet.dts < self._dts:
             self._waiting.clear()  # times begin anew, as in joined files
         self._dts = packet.dts
         time = time_of(packet)
-        late = None not in (time, self._last) and time <= self._last
-        if time is not None and not late and not packet.is_discard:
-            self._waiting.add(time)
+        if time is None or packet.is_discard or (self._last is not None and time <= self._last):
+            return
+        self._waiting.add(time)
 
     def _missing(self, pts: int | None) -> list[int]:
         """Times of frames before `pts` that should have come out.
 
         Not of those before the first: a stream may be cut where they lack what they refer to.
         """
-        if not self._is_picture_per_packet or None in (pts, self._good):
+        if not self._is_picture_per_packet or pts is None or self._good is None:
             return []
         return [time for time in self._waiting if time < pts]
 
@@ -146,11 +155,23 @@ class Decoder:
         """A good frame, after those that were lost before it."""
         if self._on_error == "conceal" and self._good is not None:
             self._faults -= yield from self._concealed(pts)
+        yield from self._repeated(pts)
         if pts is not None:
             self._waiting = {time for time in self._waiting if time > pts}
         self._good, self._last = frame, pts
         self._count += 1
         yield frame, pts
+
+    def _repeated(self, until: int | None) -> Iterator[Picture]:
+        """The last frame, at times before `until` of packets that say no more than that."""
+        due = sorted(time for time in self._repeats if until is None or time < until)
+        self._repeats = [time for time in self._repeats if time not in due]
+        if self._good is None:
+            return
+        for time in due:
+            self._last = time
+            self._count += 1
+            yield self._good, time
 
     def _given_up(self, reason: str, lost: int | None) -> Iterator[Picture]:
         """What the decoder still has from before the damage; or an error."""
@@ -174,17 +195,18 @@ class Decoder:
         lost = sorted(time for time in self._waiting if until is None or time < until)
         self._waiting.difference_update(lost)
         lost = lost[: self._faults]
-        for pts, after in pairwise([*lost, until]):
-            while after is not None and after - pts > 1.5 * self._step:
-                pts += self._step
-                lost.append(pts)
+        for before, after in pairwise([*lost, *([] if until is None else [until])]):
+            while after - before > 1.5 * self._step:
+                before += self._step
+                lost.append(before)
+        assert self._good is not None  # a frame is repeated that there was
         for pts in sorted(lost):
             self._damage.append(f"lost at {self._seconds(pts)} s, concealed")
             self._last = pts
             yield self._good, pts
         return min(self._faults, len(lost))
 
-    def _notice(self, packet: av.Packet) -> None:
+    def _notice(self, packet: "av.Packet[Stream]") -> None:
         """Where the content ends, so far."""
         time = time_of(packet)
         if time is not None and packet.time_base is not None:
@@ -194,6 +216,7 @@ class Decoder:
 
     def _ended(self) -> Iterator[Picture]:
         """After the last packet: whether there should be more."""
+        yield from self._repeated(None)
         if self._on_error == "conceal" and self._good is not None:
             yield from self._concealed(None)
         elif self._is_picture_per_packet and self._good is not None and self._waiting:
@@ -212,33 +235,35 @@ class Decoder:
         if self._on_error == "fail" and missing:  # headers alone are too often wrong
             raise InputError(f"{self._path}: {what}; {HINT}")
         self._damage.append(what)
-        if self._on_error == "conceal" and None not in (promised, self._last):
-            yield from self._filled(promised, missing)
+        if self._on_error == "conceal" and promised is not None and self._last is not None:
+            yield from self._filled(promised, missing, self._last)
 
-    def _filled(self, promised: Fraction, missing: int) -> Iterator[Picture]:
+    def _filled(self, promised: Fraction, missing: int, last: int) -> Iterator[Picture]:
         """The last good frame up to the promised end, if as much of the file is missing."""
+        assert self._good is not None
         size = self._path.stat().st_size
         if promised * size > 4 * self._end * (size + missing):
             return  # a length that cannot be true
-        first = pts = self._last + self._step
-        while (pts + self._step / 2) * self._stream.time_base < promised:
+        first = pts = last + self._step
+        while (pts + Fraction(self._step, 2)) * self._time_base < promised:
             yield self._good, pts
             pts += self._step
         if pts > first:
-            last = self._seconds(pts - self._step)
-            self._damage.append(f"lost from {self._seconds(first)} s to {last} s, concealed")
+            end = self._seconds(pts - self._step)
+            self._damage.append(f"lost from {self._seconds(first)} s to {end} s, concealed")
 
     def _seconds(self, pts: int) -> str:
-        return f"{float(pts * self._stream.time_base):.3f}"
+        return f"{float(pts * self._time_base):.3f}"
 
 
-def video_decoder(stream: av.VideoStream) -> Callable[[av.Packet | None], list[av.VideoFrame]]:
+def video_decoder(stream: av.VideoStream) -> Decode:
     """What makes frames of a packet of `stream`, or of None at the end."""
     name = ALPHA_DECODERS.get(stream.codec_context.name)
     tags = {key.lower(): value for key, value in stream.metadata.items()}
     if name not in av.codecs_available or tags.get("alpha_mode") != "1":
         return stream.codec_context.decode
     decoder = av.CodecContext.create(name, "r")
+    assert isinstance(decoder, av.VideoCodecContext)
     decoder.extradata = stream.codec_context.extradata
     return decoder.decode
 
@@ -251,64 +276,12 @@ def promised_end(container: av.container.InputContainer, stream: av.VideoStream)
         # Its length is that of what is there.
         return stream.frames / stream.average_rate if stream.frames < UNKNOWN_COUNT else None
     if stream.duration:
-        return ((stream.start_time or 0) + stream.duration) * stream.time_base
+        return ((stream.start_time or 0) + stream.duration) * (stream.time_base or Fraction(1))
     # Some count it from the first picture, some from zero.
     return Fraction(container.duration, av.time_base) if container.duration else None
 
 
-def missing_bytes(path: Path) -> int:
-    """How many bytes a file lacks of what its container counts: MP4, Matroska, AVI, MPEG-TS do."""
-    if not path.is_file():
-        return 0
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        head = file.read(600)
-        if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
-            return max(0, _end_of_boxes(file, size) - size)
-        if head[:4] == b"\x1a\x45\xdf\xa3":
-            return max(0, _end_of_segment(head, size) - size)
-        if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
-            length = int.from_bytes(head[4:8], "little")
-            return max(0, length + 8 - size) if length < UNKNOWN_LENGTH else 0
-        for length, first in ((188, 0), (192, 4)):
-            if head[first : first + 3 * length : length] == b"\x47\x47\x47":
-                return -size % length
-    return 0
-
-
-def _end_of_boxes(file, size: int) -> int:
-    """Where the last box of an MP4 file ends."""
-    at = 0
-    while at + 8 <= size:
-        file.seek(at)
-        head = file.read(16)
-        length = int.from_bytes(head[:4], "big")
-        if length == 1:
-            length = int.from_bytes(head[8:16], "big")
-        if length < 8 or not head[4:8].isalnum():  # up to the end of the file; or no box
-            return size
-        at += length
-    return at
-
-
-def _end_of_segment(head: bytes, size: int) -> int:
-    """Where the segment of a Matroska file ends."""
-    length, value = _ebml_number(head[4:])
-    at = 4 + length + value
-    if head[at : at + 4] != b"\x18\x53\x80\x67":
-        return size
-    length, value = _ebml_number(head[at + 4 :])
-    unknown = value == (1 << 7 * length) - 1
-    return size if unknown else at + 4 + length + value
-
-
-def _ebml_number(data: bytes) -> tuple[int, int]:
-    """(bytes, value) of a number whose leading zero bits count its bytes."""
-    length = 9 - data[0].bit_length() if data else 1
-    return length, int.from_bytes(data[:length], "big") & ((1 << 7 * length) - 1)
-
-
-def time_of(packet: av.Packet) -> int | None:
+def time_of(packet: "av.Packet[Any]") -> int | None:
     """When its picture is shown; as good as known, where the container does not say."""
     return packet.dts if packet.pts is None else packet.pts
 
@@ -321,7 +294,8 @@ def deinterlaced(
     pictures: Iterator[tuple[av.VideoFrame, int | None]], time_base: Fraction
 ) -> Iterator[tuple[av.VideoFrame, int | None]]:
     """One whole frame of each two fields, by FFmpeg's bwdif, at the time of the first field."""
-    graph = kind = None
+    graph: av.filter.Graph | None = None
+    kind = None
     times: list[int | None] = []
     for frame, pts in pictures:
         if kind != (frame.width, frame.height, frame.format.name):  # else it would be resized
@@ -337,6 +311,7 @@ def deinterlaced(
             source.link_to(bwdif)
             bwdif.link_to(sink)
             graph.configure()
+        assert graph is not None
         times.append(pts)
         graph.push(frame)
         yield from _pulled(graph, times)
@@ -353,4 +328,5 @@ def _pulled(
             frame = graph.pull()
         except (av.BlockingIOError, av.EOFError):
             return
+        assert isinstance(frame, av.VideoFrame)
         yield frame, times.pop(0)

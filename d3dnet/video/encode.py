@@ -11,9 +11,9 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
+from types import FrameType, MappingProxyType
 
 import av
 import numpy as np
@@ -31,6 +31,9 @@ from d3dnet.video.target import Target
 
 NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
 LATEST_BEGINNING = 10  # seconds; a clock that begins later counts something else
+INTERRUPTIONS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
 FULL = ("No space left on device", "Disk quota exceeded", "File too large")
 
 
@@ -40,11 +43,14 @@ def signals_wait() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # signals come there alone
         yield
         return
-    came: list[tuple[int, object]] = []
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+    came: list[tuple[int, FrameType | None]] = []
+    handlers: dict[int, Callable[[int, FrameType | None], object]] = {}
+    for number in INTERRUPTIONS:
+        handler = signal.getsignal(number)
+        if callable(handler):
+            handlers[number] = handler
     for number in handlers:
-        signal.signal(number, lambda *what: came.append(what))
+        signal.signal(number, lambda number, frame: came.append((number, frame)))
     try:
         yield
     finally:
@@ -87,15 +93,17 @@ class Feed:
             stderr=self._complaints,
             start_new_session=True,
         )
+        assert self._process.stdin is not None
+        self._input = self._process.stdin
         self.pipe = av.open(
-            self._process.stdin,
+            self._input,
             "w",
             format=pipe,
             options={"avoid_negative_ts": "disabled", **options},
             buffer_size=1 << 20,
         )
 
-    def mux(self, packets: Iterable[av.Packet]) -> None:
+    def mux(self, packets: Iterable["av.Packet[av.VideoStream]"]) -> None:
         """Add packets. Waits while the program is busy."""
         try:
             for packet in packets:
@@ -109,7 +117,7 @@ class Feed:
         try:
             with signals_wait():
                 self.pipe.close()
-            self._process.stdin.close()
+            self._input.close()
         except (av.FFmpegError, OSError):
             self._fail()
         try:
@@ -129,12 +137,12 @@ class Feed:
         with contextlib.suppress(av.FFmpegError, OSError, ValueError):
             self.pipe.close()
         with contextlib.suppress(OSError):
-            self._process.stdin.close()
+            self._input.close()
         self._complaints.close()
 
     def _fail(self) -> None:
         with contextlib.suppress(OSError):
-            self._process.stdin.close()
+            self._input.close()
         self._process.wait()
         self._complaints.seek(0)
         text = self._complaints.read(65536).decode(errors="replace")
@@ -254,7 +262,8 @@ class SegmentSink:
 def packet_times(path: Path) -> list[int]:
     """When the coded pictures of a segment are shown, in order, in units of its time base."""
     with av.open(f"file:{path}") as container:
-        return sorted(packet.pts for packet in container.demux(video=0) if packet.size)
+        packets = container.demux(video=0)
+        return sorted(p.pts for p in packets if p.size and p.pts is not None)
 
 
 def time_offset(source: VideoSource, result: Path) -> int:

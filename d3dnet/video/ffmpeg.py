@@ -104,11 +104,11 @@ def filters_see_container_ticks(program: Program) -> bool:
         check=False,
     )
     try:
-        with av.open(io.BytesIO(done.stdout)) as container:
-            durations = [packet.duration * packet.time_base for packet in container.demux(video=0)]
-    except (av.FFmpegError, OSError):
+        with av.open(io.BytesIO(done.stdout), "r") as made:
+            packet = next(made.demux(video=0))
+            return (packet.duration or 0) * (packet.time_base or 0) > Fraction(1, 2)
+    except (av.FFmpegError, OSError, StopIteration):
         return False
-    return bool(durations) and (durations[0] or Fraction(0)) > Fraction(1, 2)
 
 
 @cache

@@ -42,7 +42,8 @@ def mastering_of(side_data: SideData) -> Mastering:
             display = tuple(Fraction(top, bottom or 1) for top, bottom in pairs)
     data = side_data.get("CONTENT_LIGHT_LEVEL")
     if data is not None:
-        light = tuple(int(number) for number in np.frombuffer(data, np.uint32)[:2])
+        brightest, average = np.frombuffer(data, np.uint32)[:2]
+        light = (int(brightest), int(average))
     return Mastering(display, light)
 
 
@@ -66,8 +67,8 @@ def encoder_parameters(mastering: Mastering, codec: str) -> dict[str, str]:
                 f"({round(x * 50000)},{round(y * 50000)})"
                 for x, y in zip(display[0:8:2], display[1:8:2], strict=True)
             )
-            least, most = (round(value * 10000) for value in display[8:])
-            found.append(("display", f"G{green}B{blue}R{red}WP{white}L({most},{least})"))
+            dark, bright = (round(value * 10000) for value in display[8:])
+            found.append(("display", f"G{green}B{blue}R{red}WP{white}L({bright},{dark})"))
         if light:
             found.append(("light", f"{light[0]},{light[1]}"))
         names = {"display": "master-display", "light": "max-cll"}

@@ -3,6 +3,8 @@
 import glob
 import os
 import re
+import stat
+import struct
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ ENCODERS = {".png": "png", ".tif": "tiff", ".tiff": "tiff", ".bmp": "bmp"}
 ALONE = (".png", ".tif", ".tiff")  # of these a result may be one; segments cannot hold others
 NUMBER = re.compile(r"%0?(\d*)d")
 DEFAULT_NAME = "%06d.png"
+MOST_PAGES = 100_000
 
 
 def image_files(name: str | os.PathLike[str]) -> list[Path] | None:
@@ -54,6 +57,56 @@ def image_files(name: str | os.PathLike[str]) -> list[Path] | None:
     return sorted(files, key=natural_order)
 
 
+def regular_file(name: str | os.PathLike[str]) -> Path:
+    """The absolute path of a file (or of what is none, such as a pattern of images).
+
+    What is redirected (`/dev/stdin`) is named by the file behind it: other programs, which read it
+    too, have another standard input.
+
+    Raises:
+        InputError: it is a pipe or a device, which can be read only once.
+    """
+    path = Path(os.path.abspath(name))
+    if path.parts[1:2] in (("dev",), ("proc",)):
+        path = Path(os.path.realpath(path))
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        mode = None
+    described = re.match(r"(/proc/\d+/fd/)?(pipe|socket):", str(path).removeprefix("/dev/fd/"))
+    if described or not (mode is None or stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise InputError(
+            f"{os.fspath(name)}: a pipe or a device, and a video is read more than once; "
+            "write it to a file first, and name that"
+        )
+    return path
+
+
+def further_pages(path: Path) -> int:
+    """How many pictures a TIFF has after its first."""
+    seen: set[int] = set()
+    try:
+        with open(path, "rb") as file:
+            head = file.read(16)
+            order = {b"II": "<", b"MM": ">"}.get(head[:2])
+            if order is None:
+                return 0
+            (kind,) = struct.unpack_from(f"{order}H", head, 2)
+            if kind not in (42, 43):
+                return 0
+            number, offset, entry, first = ("H", "I", 12, 4) if kind == 42 else ("Q", "Q", 20, 8)
+            (at,) = struct.unpack_from(order + offset, head, first)
+            while at and at not in seen and len(seen) < MOST_PAGES:
+                seen.add(at)
+                file.seek(at)
+                (count,) = struct.unpack(order + number, file.read(struct.calcsize(number)))
+                file.seek(count * entry, os.SEEK_CUR)
+                (at,) = struct.unpack(order + offset, file.read(struct.calcsize(offset)))
+    except (OSError, ValueError, OverflowError, struct.error):
+        pass  # a chain that is broken ends there
+    return max(0, len(seen) - 1)
+
+
 def is_image(path: Path) -> bool:
     """Whether a result of this name is an image, or numbered ones."""
     return is_pattern(path) or path.suffix.lower() in ALONE
@@ -69,7 +122,7 @@ def written_images(pattern: Path) -> list[Path]:
     return image_files(pattern) or [] if _any(pattern) else []
 
 
-def linked(files: Sequence[Path]) -> tuple[tempfile.TemporaryDirectory, str]:
+def linked(files: Sequence[Path]) -> tuple[tempfile.TemporaryDirectory[str], str]:
     """A folder with links to images, numbered from 0, and FFmpeg's pattern of them."""
     folder = tempfile.TemporaryDirectory(prefix="d3dnet-")
     for number, file in enumerate(files):
@@ -91,4 +144,5 @@ def _any(pattern: Path) -> bool:
 
 def _parts(name: str) -> tuple[str, str]:
     found = NUMBER.search(name)
+    assert found is not None  # of a pattern
     return name[: found.start()], name[found.end() :]

@@ -88,7 +88,7 @@ def join(
 def _ending(segments: Sequence[Path], source: VideoSource, path: Path) -> Ending | None:
     """Where the last picture of a result ends: it is shown as long as in the source."""
     last = source.last_shown
-    coded = [_coded_times(segment) for segment in segments]
+    coded = [coded_times(segment) for segment in segments]
     if last is None or not all(coded):
         return None
     offset = time_offset(source, path) * source.time_base
@@ -100,14 +100,17 @@ def _ending(segments: Sequence[Path], source: VideoSource, path: Path) -> Ending
     return Ending(length, shown_last=shown_last, coded_last=before + len(final) - 1)
 
 
-def _coded_times(path: Path) -> list[Fraction]:
+def coded_times(path: Path) -> list[Fraction]:
     """When the pictures of a segment are shown, in seconds, as they are coded."""
     with av.open(f"file:{path}") as container:
         video = container.streams.video[0]
-        return [packet.pts * video.time_base for packet in container.demux(video) if packet.size]
+        base = video.time_base or Fraction(0)
+        return [p.pts * base for p in container.demux(video) if p.size and p.pts is not None]
 
 
-def _packets(segments: Sequence[Path], pipe: av.container.OutputContainer) -> Iterator[av.Packet]:
+def _packets(
+    segments: Sequence[Path], pipe: av.container.OutputContainer
+) -> Iterator["av.Packet[av.VideoStream]"]:
     """Coded pictures of all segments, for one stream of `pipe`; their decoding times increase."""
     stream = header = None
     shown: deque[int] = deque()

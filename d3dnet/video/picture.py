@@ -128,7 +128,7 @@ def planes(frame: av.VideoFrame, planar_format: str) -> list[np.ndarray]:
     if planar_format == GREY_ALPHA:
         sizes = [(frame.height, 2 * frame.width)]
     for plane, (rows, columns) in zip(frame.planes, sizes, strict=True):
-        samples = np.frombuffer(plane, layout.dtype)
+        samples = np.frombuffer(memoryview(plane), layout.dtype)
         samples = samples.reshape(rows, abs(plane.line_size) // layout.dtype.itemsize)
         samples = samples[::-1] if plane.line_size < 0 else samples
         planes.append(samples[:, :columns])
@@ -142,7 +142,7 @@ def fill(frame: av.VideoFrame, planes: Sequence[np.ndarray]) -> None:
     if frame.format.name == GREY_ALPHA:
         planes = [np.stack(planes, -1).reshape(len(planes[0]), -1)]
     for to, plane in zip(frame.planes, planes, strict=True):
-        samples = np.frombuffer(to, plane.dtype)
+        samples = np.frombuffer(memoryview(to), plane.dtype)
         rows = samples.reshape(-1, to.line_size // plane.itemsize)
         rows[:, : plane.shape[1]] = plane
 
@@ -171,12 +171,13 @@ def flipped_offset(
     if len(sizes) < 2:
         return offset
     luma, chroma = sizes
-    return tuple(
+    row, column = (
         (luma[axis] - 1) - (offset[axis] + step[axis] * (chroma[axis] - 1))
         if flips[axis]
         else offset[axis]
         for axis in (0, 1)
     )
+    return row, column
 
 
 def chroma_location(container: av.container.InputContainer, stream: av.VideoStream) -> str:

@@ -13,10 +13,10 @@ import av
 import numpy as np
 
 from d3dnet.errors import EncoderError, OutputError
-from d3dnet.video.encode import SegmentSink, packet_times, time_offset
+from d3dnet.video.encode import SegmentSink, time_offset
 from d3dnet.video.ffmpeg import Program
 from d3dnet.video.images import is_image, is_pattern
-from d3dnet.video.join import join
+from d3dnet.video.join import coded_times, join
 from d3dnet.video.source import VideoSource
 from d3dnet.video.streams import (
     LOSSLESS_SOUND,
@@ -55,6 +55,8 @@ def rehearse(
         EncoderError: the result could not be written.
         OutputError: the container cannot hold what the encoder makes.
     """
+    for note in source.notes:
+        warnings.warn(f"{source.path}: {note}", stacklevel=3)
     segment, joined = folder / "check", folder / f"check{path.suffix}"
     sizes = target.layout.plane_sizes(target.height, target.width)
     offset = time_offset(source, path)
@@ -164,10 +166,9 @@ class _Trial:
         self, container: av.container.InputContainer, stream: av.VideoStream
     ) -> None:
         made = [packet for packet in container.demux(stream) if packet.size]
-        found = sorted(packet.pts * stream.time_base for packet in made if packet.pts is not None)
-        with av.open(f"file:{self._segment}") as segment:
-            base = segment.streams.video[0].time_base
-        times = [pts * base for pts in packet_times(self._segment)]
+        base = stream.time_base or Fraction(0)
+        found = sorted(packet.pts * base for packet in made if packet.pts is not None)
+        times = sorted(coded_times(self._segment))
         moved = [
             abs((other - found[0]) - (time - times[0]))
             for time, other in zip(times, found, strict=False)
@@ -362,7 +363,7 @@ def first_packets(source: VideoSource, numbers: Sequence[int]) -> dict[int, tupl
     """Time in seconds, and place in the file, of the first packet of those sound streams."""
     found: dict[int, tuple[Fraction, int]] = {}
     for number, time, place in source.all_packets():
-        if number in numbers and number not in found:
+        if number is not None and number in numbers and number not in found:
             found[number] = (time, place)
             if len(found) == len(numbers):
                 break

@@ -58,11 +58,13 @@ def _resample_axis(
     weights /= weights.sum(axis=1, keepdims=True)
     taps = taps.clip(0, plane.shape[axis] - 1)
     along = (slice(None), None) if axis == 0 else (None, slice(None))
-    return sum(
-        weights[:, tap].astype(np.float32)[along]
-        * plane.take(taps[:, tap], axis).astype(np.float32)
-        for tap in range(taps.shape[1])
-    )
+    shape = list(plane.shape)
+    shape[axis] = len(position)
+    total = np.zeros(shape, np.float32)
+    for tap in range(taps.shape[1]):
+        samples = plane.take(taps[:, tap], axis).astype(np.float32)
+        total += weights[:, tap].astype(np.float32)[along] * samples
+    return total
 
 
 def keys_cubic(x: np.ndarray) -> np.ndarray:

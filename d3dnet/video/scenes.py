@@ -51,7 +51,7 @@ def shots(
     """
     if cuts == "off":
         return ((0, frame, True) for frame in frames)
-    if cuts == "auto":
+    if isinstance(cuts, str):
         return _detected(frames, peak, known)
     return _listed(frames, cuts, time_base)
 
@@ -148,7 +148,9 @@ def _detected(frames: Iterable[Frame], peak: int, known: int) -> Iterator[tuple[
         yield shot, frame, True
 
 
-def _read(frames: Iterator[Frame], ahead: deque, count: int, peak: int) -> bool:
+def _read(
+    frames: Iterator[Frame], ahead: deque[tuple[Frame, np.ndarray]], count: int, peak: int
+) -> bool:
     for _ in range(count):
         frame = next(frames, None)
         if frame is None:

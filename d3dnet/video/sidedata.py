@@ -1,9 +1,11 @@
 """What a decoded picture carries beside its samples, read so that it does no harm."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import cast
 
 import av
 import av.filter
+from av.sidedata.sidedata import SideData as Data
 from av.sidedata.sidedata import Type
 
 SideData = Mapping[str, bytes]  # by FFmpeg's names, as it lays them out in memory
@@ -24,10 +26,10 @@ def side_data_of(frame: av.VideoFrame) -> SideData:
     for, as EXIF. So all else is taken out by a filter before it looks.
     """
     graph = av.filter.Graph()
-    last = graph.add_buffer(
+    last: av.filter.context.FilterContext = graph.add_buffer(
         width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
     )
-    read = {Type[name].value for name in READ}
+    read = {cast(int, Type[name].value) for name in READ}
     for kind in range(KINDS):
         if kind not in read:
             following = graph.add("sidedata", f"mode=delete:type={kind}")
@@ -39,4 +41,5 @@ def side_data_of(frame: av.VideoFrame) -> SideData:
     graph.push(frame)
     calm = graph.pull()
     assert isinstance(calm, av.VideoFrame)
-    return {data.type.name: bytes(data) for data in calm.side_data}
+    found = cast(Iterable[Data], calm.side_data)  # it goes through these, and not through keys
+    return {data.type.name: bytes(data) for data in found}

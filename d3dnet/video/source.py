@@ -2,31 +2,30 @@
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from heapq import heappush, heappushpop
 from itertools import chain, dropwhile, islice
-from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
 from av.container import Flags
-from av.stream import Disposition
 
 from d3dnet.errors import InputError
+from d3dnet.video.changes import Changes
 from d3dnet.video.colour import Layout
+from d3dnet.video.completeness import missing_bytes, trailing_bytes
 from d3dnet.video.decoder import (
     HINT,
-    ON_ERROR,
     Decoder,
     deinterlaced,
-    missing_bytes,
-    reason_of,
     time_of,
 )
 from d3dnet.video.hdr import Mastering, lost_metadata, mastering_of
-from d3dnet.video.images import image_files, linked
+from d3dnet.video.images import further_pages, image_files, linked, regular_file
+from d3dnet.video.opening import opened, video_stream
 from d3dnet.video.picture import (
     RANGE_FULL,
     RANGE_LIMITED,
@@ -39,57 +38,14 @@ from d3dnet.video.picture import (
     planar_format,
     planes,
 )
+from d3dnet.video.reading import WHOLE, Reading
 from d3dnet.video.sidedata import side_data_of
 from d3dnet.video.streams import Streams, streams_of
-from d3dnet.video.times import increasing_times, without_new_beginnings
+from d3dnet.video.times import Shown, increasing_times, without_new_beginnings
+from d3dnet.wording import counted
 
 # AVI has no times but the order of frames; those that PyAV asks FFmpeg to guess are a frame late.
 GUESSED_LATE = {"h264", "hevc"}
-
-
-@dataclass(frozen=True)
-class Reading:
-    """Which frames of a video are read, and how.
-
-    Attributes:
-        start, end: times in seconds, as the file has them: the first frame is the first not before
-            `start`, the last the last before `end`; None for all.
-        frames: at most so many.
-        deinterlace: make whole frames of an interlaced video, one of each two fields.
-        image_rate: frames per second of numbered images.
-        on_error: what to do with damage: "fail", "conceal" (repeat the last good frame at the times
-            of those that are lost), or "stop" (the frames before it are all).
-    """
-
-    start: Fraction | None = None
-    end: Fraction | None = None
-    frames: int | None = None
-    deinterlace: bool = False
-    on_error: str = "fail"
-    image_rate: Fraction = Fraction(25)
-
-    def __post_init__(self) -> None:
-        if self.on_error not in ON_ERROR:
-            raise ValueError(f"on_error: got {self.on_error!r}; accepted are {', '.join(ON_ERROR)}")
-        if self.image_rate <= 0:
-            raise ValueError(f"fps: got {self.image_rate}; accepted is a number above 0")
-        if self.frames is not None and self.frames < 1:
-            raise ValueError(f"frames: got {self.frames}; accepted is a number from 1 up")
-        if None not in (self.start, self.end) and self.start >= self.end:
-            raise ValueError(f"end: got {float(self.end)}; accepted is a time after the start")
-
-    @property
-    def is_part(self) -> bool:
-        """Whether a part of the video may be asked for."""
-        return (self.start, self.end, self.frames) != (None, None, None)
-
-
-@dataclass(frozen=True)
-class Shown:
-    """From when to when a frame is shown, in seconds."""
-
-    time: Fraction
-    end: Fraction
 
 
 class VideoSource:
@@ -113,12 +69,14 @@ class VideoSource:
         transparent: whether a frame was transparent anywhere: the first, or a later one.
         time_base: seconds per unit of a frame's pts.
         frame_rate: average frames per second, as far as the container knows; at least a guess.
+        length: seconds, as its header says; None where it does not.
         begins: time in seconds at which the first of its streams begins.
         base_rate: the lowest that has room for all times, where frames are left out; a guess.
         sample_aspect_ratio: width of a pixel over its height; None where the file does not say.
         streams: what else is in the file.
         first_pts: time of the first frame, in units of the time base.
-        damage: what could not be decoded, as text; grows while frames are read.
+        damage: what could not be decoded, or changes, as text; grows while frames are read.
+        notes: what else is to be told of the file, as text.
 
     Raises:
         InputError: missing, not a video, damaged beyond reading, interlaced (without
@@ -128,27 +86,34 @@ class VideoSource:
     def __init__(
         self,
         path: str | os.PathLike[str],
-        reading: Reading = Reading(),
+        reading: Reading = WHOLE,
         *,
         parallel: bool = False,
     ) -> None:
         self._parallel = parallel
-        self.path = Path(os.path.abspath(path))
+        self.path = regular_file(path)
         self.damage: list[str] = []
+        self.transparent = False
+        self._pictures: Iterator[tuple[av.VideoFrame, int]] = iter(())
         self.reading = reading
         self.images = image_files(path)
         for image in self.images or ():
             if image.stat().st_size == 0:  # FFmpeg would take it for the end
                 raise InputError(f"{image}: empty; make it again, or leave it out")
-        self._links, self._url = linked(self.images) if self.images else (None, f"file:{self.path}")
+        self._links: tempfile.TemporaryDirectory[str] | None = None
+        self._url = f"file:{self.path}"
+        if self.images:
+            self._links, self._url = linked(self.images)
         with self._fresh() as container:
-            stream = _video_stream(container, self.path)
+            stream = video_stream(container, self.path)
             self._chroma_location = chroma_location(container, stream)
         self._open()
         try:
-            self.time_base: Fraction = self._stream.time_base
+            self.time_base = self._stream.time_base or Fraction(1)
             self.frame_rate = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
             begins = Fraction(self._container.start_time or 0, av.time_base)
+            length = self._container.duration
+            self.length = None if length is None else Fraction(length, av.time_base)
             self.begins = min(begins, (self._stream.start_time or 0) * self.time_base)
             self.base_rate: Fraction = self._stream.base_rate or self.frame_rate
             self.is_image = self._container.format.name.endswith(("_pipe", "image2"))
@@ -161,6 +126,7 @@ class VideoSource:
                     + "".join(f" ({what})" for what in self.damage[:1])
                 )
             self._describe(first)
+            self.notes = self._notes()
             missing = missing_bytes(self.path)
             if missing and reading.on_error == "fail" and not reading.is_part:
                 raise InputError(f"{self.path}: cut off, {missing} bytes are missing; {HINT}")
@@ -206,16 +172,16 @@ class VideoSource:
         if self.reading.frames == 1:
             return True
         with self._fresh() as container:
-            stream = _video_stream(container, self.path)
+            stream = video_stream(container, self.path)
             packets = (packet for packet in container.demux(stream) if packet.size)
             return next(packets, None) is not None and next(packets, None) is None
 
     @property
-    def last_shown(self) -> "Shown | None":
+    def last_shown(self) -> Shown | None:
         """When the last frame that is read is shown, as far as the container says."""
         end, last = self.end, None
         with self._fresh() as container:
-            for packet in container.demux(_video_stream(container, self.path)):
+            for packet in container.demux(video_stream(container, self.path)):
                 time = time_of(packet)
                 if time is None or time < self.first_pts or packet.is_discard:
                     continue
@@ -235,7 +201,7 @@ class VideoSource:
             return reading.end
         earliest: list[int] = []  # times of one frame more than are read, negative, as a heap
         with self._fresh() as container:
-            for packet in container.demux(_video_stream(container, self.path)):
+            for packet in container.demux(video_stream(container, self.path)):
                 time = time_of(packet)
                 if time is None or time < self.first_pts:
                     continue
@@ -314,22 +280,27 @@ class VideoSource:
                     f"{self.path}: interlaced from {float(pts * self.time_base):.3f} s on; the "
                     "network needs whole frames: use --deinterlace"
                 )
+            aspect = self._stream.codec_context.sample_aspect_ratio
+            for text in self._changes.in_(frame, aspect):
+                self.damage.append(f"{text} at {float(pts * self.time_base):.3f} s")
             turned = tuple(map(self._orientation.apply, planes(frame, self._stored_format)))
             self.transparent = self.transparent or self._is_transparent(turned)
             yield Frame(turned, pts)
 
     def _fresh(self) -> av.container.InputContainer:
         options = {"framerate": str(self.reading.image_rate)} if self.images else {}
-        container = _opened(self.path, self._url, options)
-        codecs = {s.codec_context.name for s in container.streams.video if s.codec_context}
+        container = opened(self.path, self._url, options)
+        contexts: list[av.VideoCodecContext | None]
+        contexts = [stream.codec_context for stream in container.streams.video]
+        codecs = {context.name for context in contexts if context is not None}
         if container.format.name == "avi" and codecs & GUESSED_LATE:
-            container.flags &= ~Flags.gen_pts.value
+            container.flags &= ~cast(int, Flags.gen_pts.value)
         return container
 
     def _open(self) -> None:
         self._container = self._fresh()
         try:
-            self._stream = _video_stream(self._container, self.path)
+            self._stream = video_stream(self._container, self.path)
         except BaseException:
             self._container.close()
             raise
@@ -342,7 +313,7 @@ class VideoSource:
             try:
                 self._container.seek(int(start / self.time_base), stream=self._stream)
                 early = next(self._decoded(), None)
-                reached = early is not None and early[1] * self.time_base <= start
+                reached = early is not None and (early[1] or 0) * self.time_base <= start
             except (av.FFmpegError, OSError, InputError):
                 reached = False
             self._container.close()
@@ -420,32 +391,15 @@ class VideoSource:
             alpha=stored.alpha,
         )
         self.transparent = self._is_transparent(planes(frame, self._stored_format))
+        self._changes = Changes()
+
+    def _notes(self) -> list[str]:
+        notes = []
+        if extra := trailing_bytes(self.path):
+            notes.append(f"{counted(extra, 'byte')} after its end are not looked at")
+        if self.is_image and (pages := sum(map(further_pages, self.images or [self.path]))):
+            notes.append(f"{counted(pages, 'further page')} of it left out")
+        return notes
 
     def _is_transparent(self, planes: Sequence[np.ndarray]) -> bool:
         return self.layout.alpha and bool((planes[-1] < 2**self.layout.depth - 1).any())
-
-
-def _opened(path: Path, url: str, options: dict[str, str]) -> av.container.InputContainer:
-    if not options and not path.exists():
-        raise InputError(f"{path}: no such file")
-    if path.is_file() and path.stat().st_size == 0:
-        raise InputError(f"{path}: empty")
-    try:
-        return av.open(
-            url,
-            format="image2" if options else None,
-            options=options,
-            metadata_errors="replace",
-        )
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise InputError(f"{path}: not a readable video ({reason_of(error)})") from error
-
-
-def _video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:
-            if stream.codec_context is None:
-                raise InputError(f"{path}: no decoder for its video stream")
-            return stream
-    kinds = sorted({stream.type for stream in container.streams})
-    raise InputError(f"{path}: no video stream, only: {', '.join(kinds) or 'nothing'}")

@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from av.stream import Disposition
+from av import AudioCodecContext, AudioStream, CodecContext, VideoStream
+from av.container import InputContainer
+from av.stream import Disposition, Stream
 
 from d3dnet.video.images import is_image, is_pattern
 from d3dnet.wording import counted
@@ -87,7 +89,7 @@ class Kept:
     probing: Mapping[str, str] = field(default_factory=dict)
 
 
-def streams_of(container, video) -> Streams:
+def streams_of(container: InputContainer, video: VideoStream) -> Streams:
     """The `Streams` of an open PyAV container whose picture is the stream `video`."""
     streams = container.streams
     covers = tuple(
@@ -124,12 +126,12 @@ def _own_tags(metadata: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _is_unknown(sound) -> bool:
-    context = sound.codec_context
+def _is_unknown(sound: AudioStream) -> bool:
+    context: AudioCodecContext | None = sound.codec_context  # none, if nobody decodes it
     return context is not None and not (context.sample_rate and context.channels)
 
 
-def _data_streams(container) -> int:
+def _data_streams(container: InputContainer) -> int:
     """How many hold what is not read otherwise, as chapters and the timecode are."""
     data = [stream for stream in container.streams.data if "timecode" not in stream.metadata]
     listed = container.chapters() and container.format.name.startswith("mov,")
@@ -230,7 +232,6 @@ def is_same_sound(one: str, two: str) -> bool:
     return one == two or {one, two} <= {"mp1", "mp2", "mp3"}
 
 
-def _codec(stream) -> str:
-    if stream.codec_context is None:
-        return "unknown"
-    return stream.codec_context.codec.canonical_name
+def _codec(stream: Stream) -> str:
+    context: CodecContext | None = stream.codec_context
+    return "unknown" if context is None else str(context.codec.canonical_name)

@@ -133,21 +133,23 @@ class Size:
         Raises:
             OutputError: more than four times larger.
         """
-        if (self.height, self.width) == (None, None):
-            ratio = (self.scale or SCALE,) * 2
-        else:
-            rows = None if self.height is None else Fraction(self.height, height)
-            columns = None if self.width is None else Fraction(self.width, width)
-            ratio = (rows or columns, columns or rows)
+        rows = columns = Fraction(self.scale or SCALE)
+        if self.height is not None:
+            rows = columns = Fraction(self.height, height)
+        if self.width is not None:
+            columns = Fraction(self.width, width)
+            rows = rows if self.height is not None else columns
+        ratio = (rows, columns)
         if max(ratio) > SCALE:
             raise OutputError(
                 f"{width}×{height} can be made {SCALE * width}×{SCALE * height} at most; "
                 "ask for that or less"
             )
-        return tuple(
-            max(1, round(Fraction(length) * Fraction(times) / n)) * n
+        made = [
+            max(1, round(length * times / n)) * n
             for length, times, n in zip((height, width), ratio, step, strict=True)
-        )
+        ]
+        return made[0], made[1]
 
 
 def target_of(
@@ -274,7 +276,7 @@ def choose_layout(source: Layout, pixel_formats: Sequence[str], codec: str) -> t
             candidates.append((layout_of(planar, full_range=full_range), name))
     useless = {"grey": ("rgb",), "yuv": ("rgb", "grey"), "rgb": ("grey",)}[source.family]
     if source.family == "yuv" and codec in RGB_CODECS:
-        kinds = ("rgba64", "rgba", "bgra", "argb") if source.alpha else ("rgb48", "rgb24", "bgr24")
+        kinds = ["rgba64", "rgba", "bgra", "argb"] if source.alpha else ["rgb48", "rgb24", "bgr24"]
         kinds = kinds if source.depth > 8 else kinds[1:]
         return source, next(
             name

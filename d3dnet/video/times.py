@@ -1,6 +1,7 @@
 """Times of pictures that go on, one after the other."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,13 +12,21 @@ from d3dnet.errors import InputError
 NEW_BEGINNING = Fraction(1, 2)  # seconds back; less may be a fault of one time
 
 
+@dataclass(frozen=True)
+class Shown:
+    """From when to when a frame is shown, in seconds."""
+
+    time: Fraction
+    end: Fraction
+
+
 def without_new_beginnings(
     pictures: Iterator[tuple[av.VideoFrame, int | None]], time_base: Fraction, path: Path
 ) -> Iterator[tuple[av.VideoFrame, int | None]]:
     """Pictures as they are; InputError where their times begin again, as those of the sound do."""
     latest: int | None = None
     for frame, pts in pictures:
-        if None not in (pts, latest) and (latest - pts) * time_base > NEW_BEGINNING:
+        if pts is not None and latest is not None and (latest - pts) * time_base > NEW_BEGINNING:
             raise InputError(
                 f"{path}: its times begin again after {float(latest * time_base):.3f} s, as in "
                 f"joined files; first make them go on: ffmpeg -i {path.name} -map 0 -c copy "

@@ -15,7 +15,7 @@ import pytest
 from d3dnet.errors import InputError
 from d3dnet.job.upscale import upscale_video
 from d3dnet.video import picture
-from d3dnet.video.decoder import missing_bytes
+from d3dnet.video.completeness import missing_bytes
 from d3dnet.video.source import Reading, VideoSource
 from tests.video.clips import BUNDLED, ffmpeg
 
