@@ -1,8 +1,8 @@
 """The network made visible: where it looks to make one output pixel.
 
-Of the published form, a window of 7 frames: the positions that each D3D layer samples at that place
-in each frame, how far its offsets go around it, and the effective receptive field, which is the
-gradient of the output pixel with respect to the input.
+Of a window of 7 frames: the positions that each D3D layer samples at that place in each frame, how
+far its offsets go around it, and the effective receptive field, which is the gradient of the output
+pixel with respect to the input.
 """
 
 from collections.abc import Iterable
@@ -11,11 +11,13 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from d3dnet.inspection import drawing
+from d3dnet.network.guided import Bottleneck, GuidedD3Dnet
 from d3dnet.network.model import D3Dnet
-from d3dnet.network.offsets import watched_offsets
+from d3dnet.network.offsets import deformable_layers, watched_offsets
 
 SURROUNDINGS = 64  # input pixels on every side for which offsets are shown
 FIELD = 20  # the same, for the receptive field
@@ -76,7 +78,7 @@ class Inspection:
         return float(distance[order][np.searchsorted(weights, 0.9 * weights[-1])])
 
 
-def inspect(network: D3Dnet, window: Tensor, at: tuple[int, int]) -> Inspection:
+def inspect(network: D3Dnet | GuidedD3Dnet, window: Tensor, at: tuple[int, int]) -> Inspection:
     """Look into the network while it makes one pixel.
 
     Args:
@@ -103,13 +105,13 @@ def inspect(network: D3Dnet, window: Tensor, at: tuple[int, int]) -> Inspection:
     begin = [max(0, c - SURROUNDINGS) for c in centre]
     place = (centre[0] - begin[0], centre[1] - begin[1])
     y, x = (slice(b, c + SURROUNDINGS + 1) for b, c in zip(begin, centre, strict=True))
-    window = window[:, y, x].to(network.TA.weight.device, torch.float32)
+    window = window[:, y, x].to(next(network.parameters()).device, torch.float32)
 
-    offsets: dict[str, Tensor] = {}
+    offsets: dict[str, list[Tensor]] = {}
     inputs = window.clone().requires_grad_()
 
     def watch(name: str, offset: Tensor) -> None:
-        offsets[name] = offset.detach().float().cpu()
+        offsets.setdefault(name, []).append(offset.detach().float().cpu())
 
     with watched_offsets(network, watch):
         output = network(inputs[None, None])
@@ -119,12 +121,18 @@ def inspect(network: D3Dnet, window: Tensor, at: tuple[int, int]) -> Inspection:
         at=at,
         place=place,
         frames=window.cpu().numpy(),
-        layers=tuple(_describe(place, *found) for found in offsets.items()),
+        layers=tuple(
+            _describe(place, name, *offsets[name])
+            for name, layer in deformable_layers(network).items()
+            if name in offsets and not isinstance(layer, Bottleneck)
+        ),
         gradient=inputs.grad.abs().cpu().numpy(),
     )
 
 
-def _describe(place: tuple[int, int], name: str, offset: Tensor) -> Layer:
+def _describe(place: tuple[int, int], name: str, *offsets: Tensor) -> Layer:
+    """Of one tensor of all offsets; or of two, the motion to the frames before and after."""
+    offset = offsets[0] if len(offsets) == 1 else _of_taps(*offsets)
     moves = offset[0].unflatten(0, (27, 2)).numpy()  # tap, (row, column), frame, h, w
     middle = moves[:, :, moves.shape[2] // 2]
     return Layer(
@@ -133,6 +141,20 @@ def _describe(place: tuple[int, int], name: str, offset: Tensor) -> Layer:
         magnitude=np.hypot(middle[:, 0], middle[:, 1]).mean(0),
         largest=float(np.abs(moves).max()),
     )
+
+
+def _of_taps(before: Tensor, after: Tensor) -> Tensor:
+    """Motion (T, 2, h, w) to the frames before and after -> offsets of taps (1, 54, T, h, w).
+
+    A tap follows the motion at its own place; those of the frame itself stay.
+    """
+    count, _, height, width = before.shape
+    planes = [before, torch.zeros_like(before), after]
+    taps = [
+        F.unfold(plane, 3, padding=1).view(count, 2, 9, height, width).transpose(1, 2)
+        for plane in planes
+    ]
+    return torch.cat(taps, 1).flatten(1, 2).transpose(0, 1)[None]
 
 
 def sampled(layer: Layer, frame: int) -> list[tuple[int, np.ndarray, np.ndarray]]:

@@ -304,7 +304,9 @@ class GuidedD3Dnet(nn.Module):
                 f"x: got shape {tuple(x.shape)}; accepted are luma (B, 1, T, h, w) and guided "
                 f"frames (B, {motion.CHANNELS}, T, h, w)"
             )
-        return (motion.with_motion(x) if x.shape[1] == 1 else x).float()
+        if x.shape[1] == 1:  # the luma as it came: it may have a gradient
+            x = torch.cat([x, motion.with_motion(x)[:, 1:]], 1)
+        return x.float()
 
 
 def _side(

@@ -13,6 +13,7 @@ from d3dnet.inspection import drawing, preview
 from d3dnet.inspection.offsets import inspect, picture, sampled
 from d3dnet.network import plan
 from d3dnet.network.bicubic import Bicubic
+from d3dnet.network.guided import GuidedD3Dnet
 from d3dnet.network.model import D3Dnet
 from d3dnet.video.window import luma_around
 from tests.network.stand_in import BilinearNetwork
@@ -53,6 +54,21 @@ def test_offsets_that_are_set_are_the_ones_that_are_shown(network):
     assert (0.0, 1.0) not in positions
     assert len(sampled(first, 3)) == 27
     assert len(sampled(first, 0)) == len(sampled(first, 6)) == 18
+
+
+def test_motion_that_is_followed_is_the_one_that_is_shown():
+    """What moves by 2 rows and -3 columns a frame is looked for there in the frame after."""
+    model = GuidedD3Dnet(channels=4, near=2, resd3d_blocks=1, res_blocks=0)
+    ground = cv2.GaussianBlur(np.random.default_rng(0).random((99, 99), np.float32), (0, 0), 1.5)
+    ground = cv2.normalize(ground, None, 0, 1, cv2.NORM_MINMAX)
+    frames = [ground[30 - 2 * t : 70 - 2 * t, 20 + 3 * t : 68 + 3 * t] for t in range(7)]
+    found = inspect(model, torch.from_numpy(np.stack(frames)), (80, 96))
+    assert [layer.name for layer in found.layers] == ["input", "0.dcn0"]
+    for layer in found.layers:
+        before, here, after = layer.taps[3].reshape(3, 9, 2)
+        assert np.abs(after - (2, -3)).max() < 0.3 and np.abs(before - (-2, 3)).max() < 0.3
+        assert np.abs(here).max() == 0
+    assert picture(found, "moving").shape[2] == 3
 
 
 def test_the_gradient_is_that_of_the_output_pixel_by_finite_differences(network):
