@@ -14,6 +14,7 @@ import torch
 import d3dnet.video
 from d3dnet.job.events import SegmentDone
 from d3dnet.job.upscale import upscale_video
+from d3dnet.network.guided import GuidedD3Dnet
 from d3dnet.network.model import D3Dnet
 from d3dnet.network.run import run_network
 from d3dnet.video.source import VideoSource
@@ -49,6 +50,17 @@ class Tiny(D3Dnet):
         torch.manual_seed(0)
         super().__init__(channels=4, res_blocks=1)
         with_offsets(self)
+        self.eval().requires_grad_(False)
+
+
+class TinyGuided(GuidedD3Dnet):
+    """A network that follows motion, and needs it."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        super().__init__(channels=4, near=2, resd3d_blocks=3, res_blocks=1, joined=3)
+        for weight in self.parameters():
+            weight.data += 0.1 * torch.randn_like(weight)
         self.eval().requires_grad_(False)
 
 

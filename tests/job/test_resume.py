@@ -21,7 +21,7 @@ from d3dnet.network.model import D3Dnet
 from d3dnet.network.plan import Plan
 from d3dnet.network.run import run_network
 from d3dnet.video.source import VideoSource
-from tests.job.resumable import Tiny, frames_of, start, three_shots, upscale
+from tests.job.resumable import Tiny, TinyGuided, frames_of, start, three_shots, upscale
 from tests.video.clips import ffmpeg, make_clip
 
 FRAMES = 150  # thirty seconds: four segments at least
@@ -110,6 +110,21 @@ def broken_off(unfinished, tmp_path):
     return tmp_path / "out.mkv"
 
 
+def test_a_network_that_follows_motion_goes_on_to_the_same_bits(clip, tmp_path):
+    whole, output, seen = tmp_path / "whole.mkv", tmp_path / "out.mkv", tmp_path / "seen"
+    upscale(clip, whole, seen, model=TinyGuided())
+    runs = 0
+    while not output.exists():
+        before, runs = seen.stat().st_size, runs + 1
+        process = start(clip, output, seen, model=TinyGuided())
+        while process.is_alive() and seen.stat().st_size < before + 70:
+            time.sleep(0.001)
+        process.kill()
+        process.join()
+    assert runs > 1
+    assert same(frames_of(output), frames_of(whole))
+
+
 def test_segments_end_at_cuts_and_last_ten_seconds_at_most(clip, undisturbed, tmp_path):
     events = []
     upscale(clip, tmp_path / "out.mkv", tmp_path / "seen", watch=events.append)
@@ -184,9 +199,10 @@ TILES = {"tile": 6, "reach": 20}
     ],
     ids=str,
 )
-def test_taken_up_in_the_middle_a_network_gives_the_same_bits(mode, plan, threads):
+@pytest.mark.parametrize("kind", [Tiny, TinyGuided])
+def test_taken_up_in_the_middle_a_network_gives_the_same_bits(mode, plan, kind, threads):
     threads(plan.threads)
-    network = Tiny().to(getattr(torch, plan.precision))
+    network = kind().to(getattr(torch, plan.precision))
     clip = torch.rand(46 if mode == "sequence" else 18, 1, 12, 10)
     whole = list(run_network(network, clip, mode, plan))
     for first in (36, 39) if mode == "sequence" else (14,):

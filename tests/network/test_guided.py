@@ -217,3 +217,9 @@ def test_layers_that_follow_motion_tell_what_they_follow(network):
         network.forward_sequence(with_motion(moving_clip(3)))
     assert set(seen) == set(deformable_layers(network))
     assert all(offset.shape[1] == 2 and offset.abs().max() > 1 for offset in seen.values())
+
+
+def test_compiled_it_gives_the_same_frames(network):
+    clip = with_motion(moving_clip(4))
+    compiled = torch.compile(network.forward_sequence, backend="aot_eager")
+    assert (compiled(clip) - network.forward_sequence(clip)).abs().max() < 1e-5
