@@ -36,7 +36,7 @@ lint: $(installed)
 
 # Uses PYTHON as it is and installs nothing.
 gpu-check:
-	$(PYTHON) scripts/gpu_check.py
+	$(PYTHON) scripts/gpu_day.py check --output out/gpu
 
 clean:
 	rm -rf .venv build out *.egg-info d3dnet/_C_*.so

@@ -4,17 +4,26 @@ Prints markdown tables: medians over interleaved runs, timed with CUDA events, o
 - ours;
 - the column-matrix method in torch operators: gather all columns, then one matrix product;
 - cuDNN's plain conv3d, channels last: the limit of what a convolution reaches;
+- torchvision's deform_conv2d, once per temporal tap (in float32), where it is installed;
+- the same forward in a few lines of Triton (scripts/triton_yardstick.py, in bfloat16), likewise;
 - the floor: what the arithmetic and the fewest bytes (each tensor once) would take at the matrix
   rate and bandwidth that this GPU was measured to have.
 64 -> 64 channels, 3x3x3, padding 1, dims "HW", offsets drawn from a normal distribution of one
 pixel. Memory is the peak above what was held before. A method that runs out of memory has none.
 
     python scripts/benchmark_cuda.py --repeats 21
+
+--kernels takes ours from there (compiled, nvrtc) or fails. Ours is compared with all others first;
+a difference beyond rounding is an error.
 """
 
 import argparse
+import contextlib
+import os
 import statistics
 from collections.abc import Callable
+from importlib.util import find_spec
+from math import nan
 from typing import Any
 
 import torch
@@ -22,12 +31,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from d3dnet.network.model import D3Dnet
-from d3dnet.ops import cuda, deform_conv3d
+from d3dnet.ops import by_torchvision, cuda, deform_conv3d
 
 SHAPES = ((1, 64, 7, 180, 320), (8, 64, 7, 64, 64))
 MODES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}
 TASKS = ("forward", "forward+backward")
 LAST = torch.channels_last_3d
+ONE = (1, 1, 1)
+TOLERANCE = {torch.float32: 2e-3, torch.bfloat16: 3e-2}  # relative norm; tf32 is float32 too
 Step = Callable[[], object]
 
 
@@ -72,6 +83,14 @@ def make_step(method: str, task: str, tensors: dict[str, Tensor]) -> Step:
     def step() -> object:
         if method == "ours":
             y = deform_conv3d(x, offset, weight, padding=1, dims="HW")
+        elif method == "torchvision":
+            wide, matrix = x.float(), weight.float()
+            y = by_torchvision.convolve(wide, offset, matrix, None, None, ONE, ONE, ONE)
+            y = y.to(x.dtype)
+        elif method == "triton":
+            from triton_yardstick import forward  # beside this script
+
+            y = forward(x, offset, weight)
         elif method == "columns":
             y = columns_method(x, offset, weight)
         else:
@@ -79,6 +98,26 @@ def make_step(method: str, task: str, tensors: dict[str, Tensor]) -> Step:
         return torch.autograd.grad(y, leaves, tensors["grad"]) if backward else y
 
     return step
+
+
+def other_methods(mode: str, task: str) -> list[str]:
+    """What ours is compared with, of what is installed here."""
+    methods = ["columns", "conv3d"]
+    with contextlib.suppress(OSError):
+        by_torchvision.load(0)
+        methods.append("torchvision")
+    if find_spec("triton") and mode == "bfloat16" and task == "forward":
+        methods.append("triton")
+    return methods
+
+
+def check_same(ours: object, other: object, name: str) -> None:
+    """Raise `ValueError` where another method's results are not ours."""
+    pairs = zip(*((r if isinstance(r, tuple) else (r,)) for r in (ours, other)), strict=True)
+    for n, (found, wanted) in enumerate(pairs):
+        error = ((found.float() - wanted.float()).norm() / wanted.float().norm()).item()
+        if not error <= TOLERANCE[wanted.dtype]:
+            raise ValueError(f"result {n}: ours and {name} differ by {error:.2g}")
 
 
 def milliseconds(step: Step) -> float:
@@ -159,7 +198,14 @@ def operator_rows(shape: tuple[int, ...], mode: str, repeats: int) -> None:
     operations = 2 * tensors["input"].numel() * 27 * 64
     features, offsets = (tensors[n].nbytes for n in ("input", "offset"))
     for task in TASKS:
-        steps = {name: make_step(name, task, tensors) for name in ("ours", "columns", "conv3d")}
+        others = other_methods(mode, task)
+        steps = {name: make_step(name, task, tensors) for name in ("ours", *others)}
+        for name in others:
+            if name != "conv3d":
+                try:
+                    check_same(steps["ours"](), steps[name](), name)
+                except torch.OutOfMemoryError:
+                    print(f"{name}: not enough memory for {tuple(shape)}, {mode}, {task}")
         times = medians(steps, repeats)
         memory = {name: extra_memory(step) for name, step in steps.items()}
         rounds = 3 if task == "forward+backward" else 1
@@ -167,8 +213,11 @@ def operator_rows(shape: tuple[int, ...], mode: str, repeats: int) -> None:
         floor = max(rounds * operations / rate, moved / bandwidth) * 1e3
         print(
             f"| {tuple(shape)} | {mode} | {task} | {times['ours']:.3f} | {times['columns']:.3f} | "
-            f"{times['conv3d']:.3f} | {floor:.3f} | {times['conv3d'] / times['ours']:.2f} | "
-            f"{times['columns'] / times['ours']:.1f} | {memory['ours']:.0f} | "
+            f"{times['conv3d']:.3f} | {times.get('torchvision', nan):.3f} | "
+            f"{times.get('triton', nan):.3f} | {floor:.3f} | "
+            f"{times['conv3d'] / times['ours']:.2f} | "
+            f"{times['columns'] / times['ours']:.1f} | "
+            f"{times.get('torchvision', nan) / times['ours']:.1f} | {memory['ours']:.0f} | "
             f"{memory['columns']:.0f} | {memory['ours'] / memory['columns']:.1%} |",
             flush=True,
         )
@@ -210,8 +259,16 @@ def print_tables(repeats: int) -> None:
         f"kernels: {kernels}. Measured: {bandwidth / 1e12:.2f} TB/s, "
         f"{rate / 1e12:.0f} TFLOP/s in bfloat16."
     )
-    columns = ["shape", "mode", "task", "ours ms", "columns ms", "conv3d ms", "floor ms"]
-    columns += ["conv3d / ours", "columns / ours", "ours MiB", "columns MiB", "memory"]
+    columns = ["shape", "mode", "task", "ours ms", "columns ms", "conv3d ms"]
+    columns += ["torchvision ms", "triton ms", "floor ms"]
+    columns += [
+        "conv3d / ours",
+        "columns / ours",
+        "torchvision / ours",
+        "ours MiB",
+        "columns MiB",
+        "memory",
+    ]
     print_table_head(columns)
     for shape in SHAPES:
         for mode in MODES:
@@ -225,7 +282,11 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--repeats", type=int, default=21, help="timed runs of each (default 21)")
-    print_tables(parser.parse_args().repeats)
+    parser.add_argument("--kernels", choices=("compiled", "nvrtc"), help="these or an error")
+    options = parser.parse_args()
+    if options.kernels:
+        os.environ[cuda.KERNELS_VARIABLE] = options.kernels
+    print_tables(options.repeats)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     healthy = True
-    for check in (_versions, _ffmpeg, _devices, _kernel, _speed):
+    for check in (_versions, _ffmpeg, _devices, _kernel, _cuda_kernels, _speed):
         try:
             for name, text in check(options):
                 print(f"{name:<10} {text}", flush=True)
@@ -75,6 +75,27 @@ def _kernel(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
         yield "kernel", f"compiled, {instruction_set()} (of {others})"
     else:
         yield "kernel", f"plain PyTorch, several times slower: {problem}"
+
+
+def _cuda_kernels(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
+    import torch
+
+    from d3dnet.ops import cuda
+
+    for index in range(torch.cuda.device_count()):
+        name, _, problem = cuda.kernels(index)
+        shown = {
+            "compiled": "compiled, by nvcc",
+            "nvrtc": f"compiled where they run, by NVRTC ({cuda.library_problem()})",
+            "torchvision": "torchvision's, as asked for",
+            "reference": "plain PyTorch, many times slower",
+        }[name]
+        yield f"cuda:{index}", f"kernels: {shown}" + (f": {problem}" if problem else "")
+    if not torch.cuda.device_count():
+        has = "no CUDA" if torch.version.cuda is None else "CUDA but finds no device"
+        yield "cuda", f"not used: this torch ({torch.__version__}) has {has}"
+        problem = cuda.library_problem()
+        yield "", f"its kernels: {problem or 'compiled'}; else NVRTC's, where torch has CUDA"
 
 
 def _speed(options: argparse.Namespace) -> Iterator[tuple[str, str]]:

@@ -15,11 +15,11 @@ from typing import Any, Literal, NamedTuple, Protocol, get_args
 import torch
 from torch import Tensor
 
-from d3dnet.ops import nvrtc, reference
+from d3dnet.ops import by_torchvision, nvrtc, reference
 
 LIBRARY = Path(__file__).parent.parent / "_C_cuda.so"
 KERNELS_VARIABLE = "D3DNET_CUDA_KERNELS"
-Name = Literal["compiled", "nvrtc", "reference"]
+Name = Literal["compiled", "nvrtc", "torchvision", "reference"]
 KERNELS: tuple[Name, ...] = get_args(Name)
 
 
@@ -50,13 +50,15 @@ def kernels(device: int) -> Kernels:
     if wanted and wanted not in KERNELS:
         raise ValueError(
             f"{KERNELS_VARIABLE} is {wanted!r}; accepted: {', '.join(KERNELS)}, or unset for the "
-            "first of them that can be had"
+            "first of compiled, nvrtc and reference that can be had"
         )
     if wanted == "reference":
         return Kernels("reference", None, None)
     problems = []
     loaders: dict[Name, Callable[[int], Operators]]
     loaders = {"compiled": _load_library, "nvrtc": nvrtc.load}
+    if wanted == "torchvision":  # by name only
+        loaders = {"torchvision": by_torchvision.load}
     for name, load in loaders.items():
         if wanted not in ("", name):
             continue
@@ -70,9 +72,15 @@ def kernels(device: int) -> Kernels:
     return Kernels("reference", None, problem)
 
 
+def library_problem() -> str | None:
+    """Why there are no kernels compiled beforehand, or None where there are."""
+    return None if LIBRARY.exists() else f"{LIBRARY} does not exist"
+
+
 def _load_library(device: int) -> Operators:
-    if not LIBRARY.exists():
-        raise OSError(f"{LIBRARY} does not exist")
+    problem = library_problem()
+    if problem is not None:
+        raise OSError(problem)
     torch.ops.load_library(str(LIBRARY))
     operators: Operators = torch.ops.d3dnet_cuda
     # That it was built for another GPU, or with other arguments, shows here, not in the middle.

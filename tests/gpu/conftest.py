@@ -1,4 +1,8 @@
-"""Tests that need a CUDA GPU: everything in this folder is skipped without one."""
+"""Tests that need a CUDA GPU: everything in this folder is skipped without one.
+
+An illegal access ends all use of the GPU in its process. Under pytest-xdist (-n 4) the worker that
+meets one exits: the test is named as the one it crashed in, and another worker goes on.
+"""
 
 import os
 import sys
@@ -40,18 +44,34 @@ def exact_float32(gpu: torch.device) -> Iterator[None]:
         setting.allow_tf32 = value
 
 
+@pytest.fixture(autouse=True)
+def usable_afterwards(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Exit a worker whose GPU cannot be used any more."""
+    yield
+    if not torch.cuda.is_available() or "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError as error:
+        print(f"{request.node.nodeid}: {error}", file=sys.__stderr__, flush=True)
+        os._exit(70)
+
+
 @pytest.fixture(params=["compiled", "nvrtc"])
 def kernels(request: pytest.FixtureRequest, gpu: torch.device, monkeypatch) -> str:
     """Where the kernels come from; the operator uses them while the test runs."""
     from d3dnet.ops import cuda
 
     name = request.param
-    if os.environ.get(cuda.KERNELS_VARIABLE, name) != name:
+    asked = os.environ.get(cuda.KERNELS_VARIABLE) or name
+    if asked != name:
         pytest.skip(f"{cuda.KERNELS_VARIABLE} asks for other kernels")
     load = {"compiled": cuda._load_library, "nvrtc": cuda.nvrtc.load}[name]
     try:
         found = cuda.Kernels(name, load(torch.cuda.current_device()), None)
     except OSError as error:
+        if cuda.KERNELS_VARIABLE in os.environ:
+            pytest.fail(f"{cuda.KERNELS_VARIABLE} asks for the {name} kernels: {error}")
         pytest.skip(f"the {name} kernels cannot be had: {error}")
     monkeypatch.setattr(cuda, "kernels", lambda device: found)
     return name

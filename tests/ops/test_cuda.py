@@ -106,7 +106,9 @@ def test_kernels_that_were_asked_for_and_cannot_be_had_are_an_error(monkeypatch)
     with pytest.raises(RuntimeError, match="asks for 'nvrtc': NVRTC was not found"):
         cuda.kernels(0)
     monkeypatch.setenv(cuda.KERNELS_VARIABLE, "fast")
-    with pytest.raises(ValueError, match="'fast'; accepted: compiled, nvrtc, reference"):
+    with pytest.raises(
+        ValueError, match="'fast'; accepted: compiled, nvrtc, torchvision, reference"
+    ):
         cuda.kernels(0)
 
 
