@@ -90,12 +90,11 @@ def _cuda_kernels(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
             "torchvision": "torchvision's, as asked for",
             "reference": "plain PyTorch, many times slower",
         }[name]
-        yield f"cuda:{index}", f"kernels: {shown}" + (f": {problem}" if problem else "")
+        yield f"kernels {index}", f"on cuda:{index}: {shown}" + (f": {problem}" if problem else "")
     if not torch.cuda.device_count():
         has = "no CUDA" if torch.version.cuda is None else "CUDA but finds no device"
-        yield "cuda", f"not used: this torch ({torch.__version__}) has {has}"
-        problem = cuda.library_problem()
-        yield "", f"its kernels: {problem or 'compiled'}; else NVRTC's, where torch has CUDA"
+        built = cuda.library_problem() or "built"
+        yield "cuda", f"not used: this torch ({torch.__version__}) has {has}; its library: {built}"
 
 
 def _speed(options: argparse.Namespace) -> Iterator[tuple[str, str]]:

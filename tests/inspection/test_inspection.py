@@ -1,5 +1,7 @@
 """What `d3dnet offsets`, `preview`, `info` and `doctor` show is so."""
 
+import argparse
+
 import cv2
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import torch
 import d3dnet.network.checkpoints
 import d3dnet.network.run
 from d3dnet.cli import main
+from d3dnet.commands import doctor
 from d3dnet.errors import InputError
 from d3dnet.inspection import drawing, preview
 from d3dnet.inspection.offsets import inspect, picture, sampled
@@ -15,6 +18,7 @@ from d3dnet.network import plan
 from d3dnet.network.bicubic import Bicubic
 from d3dnet.network.guided import GuidedD3Dnet
 from d3dnet.network.model import D3Dnet
+from d3dnet.ops import cuda
 from d3dnet.video.window import luma_around
 from tests.network.stand_in import BilinearNetwork
 from tests.video.clips import make_clip
@@ -225,6 +229,33 @@ def test_doctor_names_programs_versions_devices_kernel_and_speed(loaded, capsys)
     assert "ffmpeg" in lines["ffmpeg"]
     assert "threads" in lines["cpu"]
     assert lines["kernel"]
+    if not torch.cuda.is_available():
+        assert lines["cuda"].startswith(f"not used: this torch ({torch.__version__}) has ")
+
+
+@pytest.mark.parametrize(
+    ("kernels", "said"),
+    [
+        (cuda.Kernels("compiled", None, None), "compiled, by nvcc"),
+        (cuda.Kernels("nvrtc", None, None), "by NVRTC"),
+        (cuda.Kernels("reference", None, "NVRTC was not found"), "slower: NVRTC was not found"),
+    ],
+)
+def test_doctor_says_which_cuda_kernels_would_run_and_why_not_better_ones(
+    monkeypatch, tmp_path, kernels, said
+):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(cuda, "kernels", lambda device: kernels)
+    monkeypatch.setattr(cuda, "LIBRARY", tmp_path / "_C_cuda.so")
+    ((_, text),) = doctor._cuda_kernels(argparse.Namespace())
+    assert text.startswith("on cuda:0: ") and said in text
+    if kernels.name == "nvrtc":
+        assert "_C_cuda.so does not exist" in text
+
+
+def test_doctor_measures_the_network_it_is_asked_for(loaded, capsys):
+    assert main(["doctor", "--seconds", "0"]) == 0
+    lines = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
     assert "frames a second for 320×180 to 1280×720 (d3dnet, float32, cpu)" in lines["speed"]
 
 
