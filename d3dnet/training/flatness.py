@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from d3dnet.network.guided import GuidedD3D, GuidedD3Dnet, GuidedResD3D, shifted
+from d3dnet.network.guided import Bottleneck, GuidedD3D, GuidedD3Dnet, GuidedResD3D, shifted
 from d3dnet.network.model import D3D, D3Dnet, ResBlock, ResD3D, leaky_relu
 
 EVERY = 3  # steps: often enough, and 2 % of their cost
@@ -66,7 +66,7 @@ def _guided_flat_detail(model: GuidedD3Dnet, luma: Tensor, frames: int, rows: in
     clips = len(luma)
 
     def convolve(x: Tensor, layer: nn.Module) -> Tensor:
-        assert isinstance(layer, GuidedD3D | nn.Conv2d)
+        assert isinstance(layer, GuidedD3D | Bottleneck | nn.Conv2d)
         if isinstance(layer, GuidedD3D):
             near = x[:, : layer.near]
             x = torch.cat([x, shifted(near, clips, -1), shifted(near, clips, 1)], 1)
