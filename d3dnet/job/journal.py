@@ -17,6 +17,7 @@ from typing import Any
 
 from d3dnet.errors import BusyError, DiskError, OtherWorkError
 from d3dnet.files import remove, sync
+from d3dnet.network.plan import Plan
 
 SUFFIX = ".d3dnet"
 JOURNAL, LOCK, SHARES = "journal.jsonl", "lock", "shares.json"
@@ -134,7 +135,7 @@ class Journal:
         shares = (self.folder / SHARES).exists()
         return shares or any("segment" in record for record in self.records)
 
-    def begin(self, made_of: Mapping[str, Any], plan: Mapping[str, Any]) -> None:
+    def begin(self, made_of: Mapping[str, Any], plan: Plan) -> None:
         """Go on with the work that is there, or begin.
 
         Args:
@@ -146,12 +147,14 @@ class Journal:
         """
         made_of = json.loads(json.dumps(made_of))
         if self.header is None:
-            self._append({"made_of": made_of, "plan": dict(plan), "key": key(made_of, plan)})
-            self.header = {"made_of": made_of, "plan": dict(plan)}
+            values = plan.to_dict()
+            self._append({"made_of": made_of, "plan": values, "key": key(made_of, values)})
+            self.header = {"made_of": made_of, "plan": values}
             sync(self.folder)
             return
         there = self.header.get("made_of", {})
-        if key(there, self.plan) != self.header.get("key", key(there, self.plan)):
+        found = key(there, self.header.get("plan", {}))
+        if found != self.header.get("key", found):
             differences = ["its journal is damaged"]
         else:
             differences = differing(there, made_of)
@@ -162,9 +165,14 @@ class Journal:
             )
 
     @property
-    def plan(self) -> dict[str, Any]:
-        """What was decided at the beginning; {} before that."""
-        return dict(self.header.get("plan", {})) if self.header else {}
+    def plan(self) -> Plan | None:
+        """What was decided at the beginning; None before that.
+
+        Raises:
+            OtherWorkError: another version decided it otherwise.
+        """
+        values = self.header.get("plan") if self.header else None
+        return plan_of(values, self._what, self.folder) if values else None
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add a line, and have it on the disk. From any thread."""
@@ -198,6 +206,21 @@ class Journal:
                 with contextlib.suppress(OSError):
                     os.truncate(self._path, size)
                 raise
+
+
+def plan_of(values: Mapping[str, Any], what: Path | str, folder: Path) -> Plan:
+    """The plan that a journal in `folder` holds for a result.
+
+    Raises:
+        OtherWorkError: it is of another version.
+    """
+    try:
+        return Plan.from_dict(values)
+    except ValueError as error:
+        raise OtherWorkError(
+            f"{what}: {folder} holds unfinished work of another version of d3dnet "
+            f"({error}); go on with that version, or use --restart"
+        ) from None
 
 
 def is_complete(folder: Path) -> bool:

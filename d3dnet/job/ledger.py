@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
@@ -16,6 +15,8 @@ from d3dnet.files import size_of
 from d3dnet.job.events import SegmentDone
 from d3dnet.job.journal import Journal
 from d3dnet.job.segments import Place, Segment, fingerprint
+from d3dnet.job.settings import Cuts
+from d3dnet.network import Mode
 from d3dnet.network.checkpoints import tensors_sha256
 from d3dnet.network.interface import Network
 from d3dnet.network.plan import Plan
@@ -43,8 +44,8 @@ class Job:
     input: str
     reading: Reading
     model: str | nn.Module
-    mode: str
-    cuts: str | list[Fraction]
+    mode: Mode
+    cuts: Cuts
     plan: Plan
     target: Target
     program: Program
@@ -71,6 +72,7 @@ class Ledger:
     """What of a result is done, by its journal and the files that are there.
 
     Attributes:
+        journal: where it is written down.
         frames: number of frames of each finished segment, by its number.
         damage: what was found broken in the source while they were made.
         plan: how the network is run from now on.
@@ -81,7 +83,7 @@ class Ledger:
         self.damage: list[str] = []
         self.plan = job.plan
         self._job = job
-        self._journal = journal
+        self.journal = journal
         self._known: dict[int, Segment] = {}
         self._paths: dict[int, Path] = {}
         self._ended_by: int | None = None  # number of the last segment
@@ -89,6 +91,11 @@ class Ledger:
         self._joining = any("joining" in record for record in journal.records)
         for record in journal.records:
             self._take(record)
+
+    @property
+    def done(self) -> int:
+        """Frames of all finished segments."""
+        return sum(self.frames.values())
 
     def add(self, segment: Segment, frames: int, following: Segment | None, **more: object) -> None:
         """A segment is finished: have it on the disk. `following`: the next, None after the end."""
@@ -103,7 +110,7 @@ class Ledger:
 
     def enter(self, record: dict) -> None:
         """Add what was found out: a line for the journal."""
-        self._journal.append(record)
+        self.journal.append(record)
         self._take(record)
 
     def include(self, share: "Ledger") -> None:

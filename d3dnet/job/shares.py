@@ -16,9 +16,10 @@ from typing import Any
 
 from d3dnet.errors import BusyError, OtherWorkError, SharesMissingError
 from d3dnet.files import write_whole
-from d3dnet.job.journal import JOURNAL, LOCK, SHARES, Journal, Lock, differing, work_folder
+from d3dnet.job.journal import JOURNAL, LOCK, SHARES, Journal, Lock, differing, plan_of, work_folder
 from d3dnet.job.ledger import Job, Ledger
 from d3dnet.job.segments import Segment
+from d3dnet.network.plan import Plan
 from d3dnet.video.images import is_pattern
 
 JOIN = "join"
@@ -64,17 +65,27 @@ class Shares:
     """What all shares of a result have in common.
 
     Attributes:
-        plan: how the network is run; {} until it is settled.
+        path, parent: as for `Journal`; folder: of the work.
         parts: of the shares, in order.
     """
 
     def __init__(self, path: Path, parent: Path | None) -> None:
-        self._what = path
-        self._folder = work_folder(path, parent)
-        self.plan: dict[str, Any] = {}
+        self.path = path
+        self.parent = parent
+        self.folder = work_folder(path, parent)
+        self._plan: dict[str, Any] = {}
         self.parts: list[Part] = []
         self._made_of: dict[str, Any] = {}
         self._lock: Lock | None = None
+
+    @property
+    def plan(self) -> Plan | None:
+        """How the network is run; None until it is settled.
+
+        Raises:
+            OtherWorkError: another version settled it otherwise.
+        """
+        return plan_of(self._plan, self.path, self.folder) if self._plan else None
 
     def wait(self) -> None:
         """Until it is settled, or it is ours to do so; then nobody else begins before `let_go`.
@@ -83,13 +94,13 @@ class Shares:
             OtherWorkError: there is work without shares.
         """
         while not self.read():
-            if (self._folder / JOURNAL).exists():
+            if (self.folder / JOURNAL).exists():
                 raise OtherWorkError(
-                    f"{self._what}: {self._folder} holds unfinished work without shares; run the "
+                    f"{self.path}: {self.folder} holds unfinished work without shares; run the "
                     "command that began it, without --segment, or remove it"
                 )
             try:
-                self._lock = Lock(self._folder / LOCK, self._what)
+                self._lock = Lock(self.folder / LOCK, self.path)
             except BusyError:
                 time.sleep(WAIT)
                 continue
@@ -100,16 +111,20 @@ class Shares:
     def let_go(self) -> None:
         """Let others begin, if they wait for us."""
         if self._lock is not None:
-            self._lock.release() if self.plan else self._lock.remove()
+            self._lock.release() if self._plan else self._lock.remove()
             self._lock = None
+
+    def journal(self, share: Share) -> Journal:
+        """That of a share."""
+        return Journal(self.path, self.parent, share.name)
 
     def read(self) -> bool:
         """Whether it is settled already."""
         try:
-            content = json.loads((self._folder / SHARES).read_bytes())
+            content = json.loads((self.folder / SHARES).read_bytes())
         except FileNotFoundError:
             return False
-        self.plan, self._made_of = content["plan"], content["made_of"]
+        self._plan, self._made_of = content["plan"], content["made_of"]
         self.parts = [
             Part(begin and Segment.from_dict(begin), last, frames)
             for begin, last, frames in content["parts"]
@@ -120,7 +135,7 @@ class Shares:
         self,
         count: int | None,
         made_of: Mapping[str, Any],
-        plan: Mapping[str, Any],
+        plan: Plan,
         find: Callable[[], Iterable[tuple[Segment, int]]],
     ) -> None:
         """See that it is the same work as that of the others; the first one writes it down.
@@ -132,20 +147,20 @@ class Shares:
         Raises:
             OtherWorkError: the other shares are of something else; names what differs.
         """
-        made_of = json.loads(json.dumps(made_of))
-        if not self.plan:
-            self.plan, self._made_of = dict(plan), made_of
-            self.parts = divided(list(find()), count)
+        now = json.loads(json.dumps(made_of))
+        if not self._plan:
+            self._plan, self._made_of = plan.to_dict(), now
+            self.parts = divided(list(find()), count or 1)
             parts = [(p.begin and asdict(p.begin), p.last, p.frames) for p in self.parts]
-            content = {"made_of": made_of, "plan": self.plan, "parts": parts}
-            write_whole(self._folder / SHARES, json.dumps(content).encode())
+            content = {"made_of": now, "plan": self._plan, "parts": parts}
+            write_whole(self.folder / SHARES, json.dumps(content).encode())
             self.let_go()
-        differences = differing(self._made_of, made_of)
+        differences = differing(self._made_of, now)
         if count not in (None, len(self.parts)):
             differences = [f"{len(self.parts)} shares there, {count} now"]
         if differences:
             raise OtherWorkError(
-                f"{self._what}: {self._folder} holds shares of another kind "
+                f"{self.path}: {self.folder} holds shares of another kind "
                 f"({'; '.join(differences)}); run the command that began them, or remove it"
             )
 
@@ -167,55 +182,65 @@ def divided(found: list[tuple[Segment, int]], count: int) -> list[Part]:
 
 
 @contextmanager
-def opened(
-    path: Path, parent: Path | None, segment: str | None, restart: bool
-) -> Iterator[tuple[Journal, Shares | None]]:
-    """The journal of a result, or of a share of it; and what all shares have in common, if any.
+def journal_of_whole(path: Path, parent: Path | None, restart: bool) -> Iterator[Journal]:
+    """The journal of a result that is made as a whole.
 
     Args:
         path, parent: as for `Journal`.
-        segment: "I/N" for a share; `JOIN` for a result that is to be joined of them; None for one
-            that is made as a whole.
-        restart: forget what is there, of the share or of the whole.
+        restart: forget what is there.
 
     Raises:
-        OtherWorkError: there is work of the other kind. BusyError: of another process.
-        SharesMissingError: there are no shares to join.
+        OtherWorkError: there are shares. BusyError: another process works on it.
     """
     shares = Shares(path, parent)
-    folder = work_folder(path, parent)
-    if segment not in (None, JOIN):
-        with ExitStack() as stack:
-            stack.callback(shares.let_go)
-            shares.wait()
-            journal = stack.enter_context(Journal(path, parent, Share.parse(segment).name))
-            if restart or not journal.any_done:
-                journal.restart()
-            yield journal, shares
-        return
-    there = shares.read()
-    if segment == JOIN and not there:
-        raise SharesMissingError(
-            f"{path}: no shares in {folder}; make them with d3dnet upscale --segment 1/N to N/N"
-        )
-    if segment is None and there:
+    if shares.read():
         if not restart:
             raise OtherWorkError(
-                f"{path}: {folder} holds shares (--segment); make the others and use d3dnet join, "
-                "or use --restart to begin again without"
+                f"{path}: {shares.folder} holds shares (--segment); make the others and use d3dnet "
+                "join, or use --restart to begin again without"
             )
-        for lock in folder.glob(f"share-*/{LOCK}"):
+        for lock in shares.folder.glob(f"share-*/{LOCK}"):
             Lock(lock, path).release()  # refused while one is being made
     with Journal(path, parent) as journal:
-        if segment is None and (restart or not journal.any_done):
+        if restart or not journal.any_done:
             journal.restart()
-        yield journal, shares if segment == JOIN else None
+        yield journal
 
 
 @contextmanager
-def collected(
-    shares: Shares, path: Path, parent: Path | None, job: Job, ledger: Ledger
-) -> Iterator[None]:
+def journal_of_share(shares: "Shares", share: Share, restart: bool) -> Iterator[Journal]:
+    """The journal of a share; `shares` is then settled, or to be settled by this one.
+
+    Raises:
+        OtherWorkError: there is work without shares. BusyError: another process makes this share.
+    """
+    with ExitStack() as stack:
+        stack.callback(shares.let_go)
+        shares.wait()
+        journal = stack.enter_context(shares.journal(share))
+        if restart or not journal.any_done:
+            journal.restart()
+        yield journal
+
+
+@contextmanager
+def journal_of_join(shares: "Shares") -> Iterator[Journal]:
+    """The journal of a result that is to be joined of shares.
+
+    Raises:
+        SharesMissingError: there are none. BusyError: another process works on it.
+    """
+    if not shares.read():
+        raise SharesMissingError(
+            f"{shares.path}: no shares in {shares.folder}; make them with d3dnet upscale --segment "
+            "1/N to N/N"
+        )
+    with Journal(shares.path, shares.parent) as journal:
+        yield journal
+
+
+@contextmanager
+def collected(shares: Shares, job: Job, ledger: Ledger) -> Iterator[None]:
     """Within it, no share is worked on, and `ledger` has the segments of all.
 
     Raises:
@@ -224,21 +249,21 @@ def collected(
     missing = []
     with ExitStack() as stack:
         for number, part in enumerate(shares.parts, start=1):
-            if part.begin is None:
+            if part.begin is None or part.last is None:
                 continue
             share = Share(number, len(shares.parts))
-            journal = stack.enter_context(Journal(path, parent, share.name))
+            journal = stack.enter_context(shares.journal(share))
             done = Ledger(replace(job, folder=journal.folder), journal)
             numbers = [n for n in range(part.begin.number, part.last + 1) if n not in done.frames]
             if numbers:
                 of = part.last + 1 - part.begin.number
                 missing.append(f"{share} ({len(numbers)} of {of} segments)")
-            elif is_pattern(path):
+            elif is_pattern(shares.path):
                 journal.append({"joining": True})
             ledger.include(done)
         if missing:
             raise SharesMissingError(
-                f"{path}: shares are not complete: {', '.join(missing)}; make them with d3dnet "
-                "upscale --segment, as the others"
+                f"{shares.path}: shares are not complete: {', '.join(missing)}; make them with "
+                "d3dnet upscale --segment, as the others"
             )
         yield

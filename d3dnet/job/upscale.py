@@ -5,50 +5,41 @@ kept, and a later run goes on behind it.
 """
 
 import os
-import warnings
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from d3dnet.errors import AuditError, OtherWorkError, OutputError
+from d3dnet.errors import AuditError
 from d3dnet.job.events import Done, Event, Kept, Progress, ShareDone, Start
-from d3dnet.job.finish import audited, full_disk_told, give_name, joined
-from d3dnet.job.journal import is_complete, work_folder
-from d3dnet.job.ledger import Job, Ledger, made_of
+from d3dnet.job.finish import audited, give_name, joined
 from d3dnet.job.local_workers import workers_of
+from d3dnet.job.opening import OpenJob, opened_job
 from d3dnet.job.pipeline import make_segments
-from d3dnet.job.segments import Place, Segment, find_segments, warm_up
-from d3dnet.job.shares import JOIN, Part, Share, collected, opened
-from d3dnet.job.workers import Workers, settle_plan, spread
-from d3dnet.network import check_mode
-from d3dnet.network.interface import Network
-from d3dnet.network.plan import Plan, make_plan
-from d3dnet.network.run import load_network
-from d3dnet.video.encode import time_offset
-from d3dnet.video.ffmpeg import find_program
-from d3dnet.video.hdr import warn_of_hdr
-from d3dnet.video.images import ENCODERS, is_image, is_pattern
-from d3dnet.video.rehearsal import rehearse
-from d3dnet.video.scenes import read_cuts
-from d3dnet.video.source import Reading, VideoSource
-from d3dnet.video.streams import keep
-from d3dnet.video.target import (
-    DEFAULT_CODEC,
-    Encoding,
-    Size,
-    Target,
-    check_output_path,
-    rounded,
-    target_of,
-    warn_of_alpha,
-    warn_of_profile,
+from d3dnet.job.segments import Place
+from d3dnet.job.settings import Settings, Time, cuts_of, reading_of, work_folder_of
+from d3dnet.job.shares import (
+    JOIN,
+    Part,
+    Share,
+    Shares,
+    collected,
+    journal_of_join,
+    journal_of_share,
+    journal_of_whole,
 )
-from d3dnet.wording import parse_time
+from d3dnet.job.workers import Workers, spread
+from d3dnet.network import Mode
+from d3dnet.video.target import DEFAULT_CODEC, Encoding, Size
+
+Watch = Callable[[Event], None]
+
+
+def unwatched(event: Event) -> None:
+    """Nobody is told."""
 
 
 def upscale_video(
@@ -58,15 +49,15 @@ def upscale_video(
     model: str | os.PathLike[str] | nn.Module = "d3dnet",
     device: str | torch.device = "auto",
     precision: str = "auto",
-    mode: str = "sequence",
+    mode: Mode = "sequence",
     tile: int | None = None,
     max_memory: int | None = None,
     cuts: str | os.PathLike[str] = "auto",
     scale: float | None = None,
     height: int | None = None,
     width: int | None = None,
-    start: str | float | Fraction | None = None,
-    end: str | float | Fraction | None = None,
+    start: Time | None = None,
+    end: Time | None = None,
     frames: int | None = None,
     deinterlace: bool = False,
     on_error: str = "fail",
@@ -83,7 +74,7 @@ def upscale_video(
     restart: bool = False,
     segment: str | None = None,
     workers: Workers | None = None,
-    watch: Callable[[Event], None] = lambda event: None,
+    watch: Watch = unwatched,
 ) -> Path:
     """Make a video file larger, four times in both directions unless asked otherwise.
 
@@ -155,140 +146,118 @@ def upscale_video(
     ...     sorted(path.name for path in Path(folder).glob("large-*"))
     ['large-1.png', 'large-2.png']
     """
-    check_mode(mode)
-    program = find_program(ffmpeg)
-    starts = cuts if cuts in ("auto", "off") else read_cuts(cuts)
-    size = Size(scale, height, width)
-    reading = Reading(
-        *(None if t is None else parse_time(str(t)) for t in (start, end)),
-        frames=frames,
-        deinterlace=deinterlace,
-        on_error=on_error,
-        image_rate=Fraction(str(fps)),
+    settings = Settings(
+        model=model,
+        device=str(device),
+        precision=precision,
+        mode=mode,
+        tile=tile,
+        max_memory=max_memory,
+        cuts=cuts_of(cuts),
+        size=Size(scale, height, width),
+        reading=reading_of(start, end, frames, deinterlace, on_error, fps),
+        encoding=Encoding(codec, crf, preset, pix_fmt, tuple(ffmpeg_args)),
+        sound=sound,
+        overwrite=overwrite,
+        ffmpeg=ffmpeg,
+        work_folder=work_folder_of(work_dir),
+        restart=restart,
     )
-    if is_image(Path(output)) and codec == DEFAULT_CODEC:
-        codec = ENCODERS[Path(output).suffix.lower()]
-    encoding = Encoding(codec, crf, preset, pix_fmt, tuple(ffmpeg_args))
-    share = None if segment in (None, JOIN) else Share.parse(segment)
-    with workers_of(str(device), workers) as workers, VideoSource(input, reading) as source:
-        parent = None if work_dir is None else Path(os.path.abspath(work_dir))
-        work = work_folder(Path(os.path.abspath(output)), parent)
-        was_complete = is_complete(work) and not restart
-        path = check_output_path(output, source.path, overwrite=overwrite or was_complete)
-        if is_image(path) and not is_pattern(path) and not source.is_one_frame:
-            raise OutputError(
-                f"{path}: one image, of a video of several frames; ask for one frame (--frames 1), "
-                f"or name numbered images, such as {path.stem.replace('%', '')}-%06d{path.suffix}"
-            )
-        target = target_of(source, size, program, encoding, path.suffix)
-        with full_disk_told(path), opened(path, parent, segment, restart) as (journal, shares):
-            kept = keep(source.streams, path, sound=sound)
-            kept = rehearse(path, journal.beside, target, source, program, kept)
-            first_transparent = source.transparent
-            _warn(path, source, target, size)
-            if not isinstance(model, nn.Module):
-                model = os.path.abspath(model) if os.path.isfile(model) else os.fspath(model)
-            frame, limits = (source.height, source.width), {"tile": tile, "max_memory": max_memory}
-            there = (shares or journal).plan
-            if workers is not None and not there:
-                there = settle_plan(workers, model, precision, *frame, {"mode": mode, **limits})
-            if workers is not None or segment == JOIN:
-                here: str | torch.device = "cpu"  # where the network is not run
-            else:
-                here = there.get("device", device)
-                here = device if str(device).startswith(f"{here}:") else here
-            network = load_network(model, here, there.get("precision", precision))
-            plan = _begun(there, path, journal.folder)
-            plan = plan or make_plan(network, *frame, mode=mode, **limits)
-            job = Job(
-                input=os.path.abspath(input),
-                reading=reading,
-                model=model,
-                mode=mode,
-                cuts=starts,
-                plan=plan,
-                target=target,
-                program=program,
-                offset=time_offset(source, path),
-                output=path,
-                folder=journal.folder,
-            )
-            kind = str(device).partition(":")[0]  # which one of a kind makes no difference
-            asked = {"device": kind, "precision": precision, **limits, **vars(size)}
-            made = made_of(job, source, network) | asked
-            part = Part(Segment(0, 0, source.first_pts, 0, source.first_pts), None, None)
-            if shares:
-                needs = warm_up(network, mode, plan)
-                shares.settle(
-                    share and share.of,
-                    made,
-                    plan.to_dict(),
-                    lambda: find_segments(source, starts, lambda: needs, part.begin),
-                )
-            if share:
-                part = shares.parts[share.number - 1]
-            journal.begin(made, plan.to_dict())
-            ledger = Ledger(job, journal)
-            try:
-                found = audited(journal)
-                if found is None and segment == JOIN:
-                    with collected(shares, path, parent, job, ledger):
-                        found = joined(job, source, kept, journal, ledger)
-                elif found is None:
-                    _make_all(job, source, network, ledger, part, workers, watch)
-                    found = None if share else joined(job, source, kept, journal, ledger)
-                if not share:
-                    give_name(journal, path)
-            except BaseException as error:
-                if ledger.frames and not isinstance(error, AuditError):
-                    watch(Kept(journal.folder, sum(ledger.frames.values())))
-                raise
-            journal.finished = not share
-        if source.transparent and not (first_transparent or target.layout.alpha):
-            warn_of_alpha(path, target)
-        damage = dict.fromkeys([*ledger.damage, *source.damage])
-        if damage:
-            warnings.warn(f"{source.path}: {'; '.join(damage)}", stacklevel=2)
-        frames = sum(ledger.frames.values())
-        watch(ShareDone(share.number, share.of, frames, job.folder) if share else Done(path, found))
-    return path
+    return upscale(input, output, settings, segment=segment, workers=workers, watch=watch)
 
 
-def _begun(there: dict[str, Any], path: Path, folder: Path) -> Plan | None:
-    """The plan of unfinished work, if there is any."""
-    try:
-        return Plan.from_dict(there) if there else None
-    except ValueError as error:
-        raise OtherWorkError(
-            f"{path}: {folder} holds unfinished work of another version of d3dnet "
-            f"({error}); go on with that version, or use --restart"
-        ) from None
+def upscale(
+    input: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    settings: Settings,
+    *,
+    segment: str | None = None,
+    workers: Workers | None = None,
+    watch: Watch = unwatched,
+) -> Path:
+    """Make a video file larger: `upscale_video`, with its settings in one piece."""
+    path = Path(os.path.abspath(output))
+    if segment == JOIN:
+        return _join(input, path, settings, watch)
+    share = None if segment is None else Share.parse(segment)
+    with workers_of(settings.device, workers) as workers:
+        if share is None:
+            return _upscale_whole(input, path, settings, workers, watch)
+        return _upscale_share(input, path, settings, share, workers, watch)
 
 
-def _warn(path: Path, source: VideoSource, target: Target, size: Size) -> None:
-    """Warn of what the result will lack, before the work begins."""
-    if other := rounded(size, source, target):
-        warnings.warn(f"{path}: {other}", stacklevel=3)
-    warn_of_hdr(path, source.colour.transfer, source.mastering, target.encoding.codec)
-    if source.lost_metadata:
-        warnings.warn(f"{path}: without {', '.join(source.lost_metadata)}", stacklevel=3)
-    if source.transparent and not target.layout.alpha:
-        warn_of_alpha(path, target)
-    warn_of_profile(path, source, target)
-
-
-def _make_all(
-    job: Job,
-    source: VideoSource,
-    network: Network,
-    ledger: Ledger,
-    part: Part,
+def _upscale_whole(
+    input: str | os.PathLike[str],
+    output: Path,
+    settings: Settings,
     workers: Workers | None,
-    watch: Callable[[Event], None],
-) -> None:
-    """Make all segments of a part that are not finished."""
-    done, frames = sum(ledger.frames.values()), part.frames
-    frames = source.frames_estimate if frames is None else frames
+    watch: Watch,
+) -> Path:
+    journal = journal_of_whole(output, settings.work_folder, settings.restart)
+    with opened_job(input, output, settings, journal, workers=workers) as opened:
+        opened.begin()
+        with _kept_is_told(opened, watch):
+            audit = audited(opened.journal)
+            if audit is None:
+                _make(opened, opened.whole, workers, watch)
+                audit = joined(opened.job, opened.source, opened.streams, opened.ledger)
+            give_name(opened.journal, opened.job.output)
+        opened.journal.finished = True
+    watch(Done(opened.job.output, audit))
+    return opened.job.output
+
+
+def _upscale_share(
+    input: str | os.PathLike[str],
+    output: Path,
+    settings: Settings,
+    share: Share,
+    workers: Workers | None,
+    watch: Watch,
+) -> Path:
+    shares = Shares(output, settings.work_folder)
+    journal = journal_of_share(shares, share, settings.restart)
+    with opened_job(input, output, settings, journal, shares=shares, workers=workers) as opened:
+        shares.settle(share.of, opened.made_of, opened.job.plan, opened.segments)
+        opened.begin()
+        with _kept_is_told(opened, watch):
+            _make(opened, shares.parts[share.number - 1], workers, watch)
+    watch(ShareDone(share.number, share.of, opened.ledger.done, opened.job.folder))
+    return opened.job.output
+
+
+def _join(input: str | os.PathLike[str], output: Path, settings: Settings, watch: Watch) -> Path:
+    shares = Shares(output, settings.work_folder)
+    journal = journal_of_join(shares)
+    with opened_job(input, output, settings, journal, shares=shares, runs_network=False) as opened:
+        shares.settle(None, opened.made_of, opened.job.plan, opened.segments)
+        opened.begin()
+        with _kept_is_told(opened, watch):
+            audit = audited(opened.journal)
+            if audit is None:
+                with collected(shares, opened.job, opened.ledger):
+                    audit = joined(opened.job, opened.source, opened.streams, opened.ledger)
+            give_name(opened.journal, opened.job.output)
+        opened.journal.finished = True
+    watch(Done(opened.job.output, audit))
+    return opened.job.output
+
+
+@contextmanager
+def _kept_is_told(opened: OpenJob, watch: Watch) -> Iterator[None]:
+    """Where the run ends before its time, it is told what is kept of it."""
+    try:
+        yield
+    except BaseException as error:
+        if opened.ledger.frames and not isinstance(error, AuditError):
+            watch(Kept(opened.job.folder, opened.ledger.done))
+        raise
+
+
+def _make(opened: OpenJob, part: Part, workers: Workers | None, watch: Watch) -> None:
+    """Make all segments of a part that are not finished, here or by workers."""
+    job, source, network, ledger = opened.job, opened.source, opened.network, opened.ledger
+    frames = source.frames_estimate if part.frames is None else part.frames
     watch(
         Start(
             input=source.path,
@@ -297,22 +266,27 @@ def _make_all(
             width=job.target.width,
             height=job.target.height,
             frames=frames,
-            done=done,
+            done=ledger.done,
             plan=ledger.plan.to_dict(),
         )
     )
-    while part.begin and (rest := ledger.unfinished(part.begin, part.last)) is not None:
+    if part.begin is None:
+        return
+    done = ledger.done
+    while (unfinished := ledger.unfinished(part.begin, part.last)) is not None:
+        begin, last = unfinished
         if workers is not None:
-            rest = (rest[0], part.last, frames)
-            with closing(spread(job, source, network, ledger, workers, *rest)) as events:
+            run = spread(job, source, network, ledger, workers, begin, part.last, frames)
+            with closing(run) as events:
                 for event in events:
                     watch(event)
             continue
         if ledger.plan.device == "cpu":  # on whose threads the last bits of results may depend
             torch.set_num_threads(ledger.plan.threads)
-        with closing(make_segments(job, source, network, ledger, *rest)) as events:
-            for event in events:
-                if isinstance(event, Place):
+        with closing(make_segments(job, source, network, ledger, begin, last)) as happened:
+            for what in happened:
+                if isinstance(what, Place):
                     done += 1
-                    event = Progress(done, frames, event.segment.number)
-                watch(event)
+                    watch(Progress(done, frames, what.segment.number))
+                else:
+                    watch(what)

@@ -32,7 +32,7 @@ from d3dnet.job.queues import read_ahead
 from d3dnet.job.segments import LONGEST, Place, Segment, find_segments, warm_up
 from d3dnet.network.interface import Network
 from d3dnet.network.memory import free_memory
-from d3dnet.network.plan import SHARE, make_plan
+from d3dnet.network.plan import SHARE, Plan, make_plan
 from d3dnet.network.run import load_network
 from d3dnet.video.ffmpeg import find_program
 from d3dnet.video.source import VideoSource
@@ -171,7 +171,7 @@ def answers(
 # In the driver.
 
 
-def settle_plan(workers: Workers, *args: object) -> dict[str, Any]:
+def settle_plan(workers: Workers, *args: object) -> Plan:
     """The plan of `plan_there`, made by a worker."""
     while (task := workers.start(plan_there, *args, workers.together)) is None:
         _unless_stopped(workers)
@@ -183,7 +183,7 @@ def settle_plan(workers: Workers, *args: object) -> dict[str, Any]:
             if message is ENDED:
                 if "error" in answer:
                     raise answer["error"]
-                return answer["plan"]
+                return Plan.from_dict(answer["plan"])
             if message is LOST:
                 raise WorkerError("a worker died while it loaded the network")
             answer = message

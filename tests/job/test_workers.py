@@ -11,7 +11,7 @@ from d3dnet.cli import main
 from d3dnet.errors import ClusterError, InputError, OtherWorkError, OutputError, WorkerError
 from d3dnet.job import workers
 from d3dnet.job.events import Done, SegmentDone, Start
-from d3dnet.job.ledger import Ledger
+from d3dnet.job.ledger import Ledger, made_of
 from d3dnet.job.local_workers import Devices, workers_of
 from d3dnet.job.ray_workers import Cluster
 from d3dnet.job.segments import Segment
@@ -171,15 +171,15 @@ def job(clip, tmp_path):
     """A job, and what it is made of, as workers are given them."""
     given = {}
 
-    def seen(job, source, network, ledger, *rest):
-        from d3dnet.job.ledger import made_of
-
-        given.update(job=job, made=made_of(job, source, network), ledger=ledger)
+    def seen(opened, *rest):
+        job = opened.job
+        made = made_of(job, opened.source, opened.network)
+        given.update(job=job, made=made, ledger=opened.ledger)
         (tmp_path / "kept").mkdir()
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("d3dnet.job.upscale._make_all", seen)
+        patch.setattr("d3dnet.job.upscale._make", seen)
         upscale_video(clip, tmp_path / "out.mkv", model="bicubic")
     return {**given, "job": replace(given["job"], folder=tmp_path / "kept")}
 
