@@ -32,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="surrogateescape")  # names of files need not be UTF-8
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        return options.run(options)
+        code: int = options.run(options)
+        return code
     except KeyboardInterrupt:
         code = getattr(options, "interrupted", 130)
         console.complain("interrupted", code)

@@ -2,11 +2,14 @@
 
 import argparse
 import sys
+from typing import TypeAlias
 
 from d3dnet.errors import D3dnetError
 from d3dnet.network import PRECISIONS
 
 # Nothing that imports torch is imported by a command's module: `d3dnet --help` must be quick.
+# What commands are added to.
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 NETWORKS = "d3dnet, d3dnet-lite (a fifth of the work)"
 
 

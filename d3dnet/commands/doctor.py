@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from importlib.metadata import version
 
 import d3dnet
-from d3dnet.commands.common import add_network_options, complain, one_line
+from d3dnet.commands.common import Commands, add_network_options, complain, one_line
 
 PACKAGES = ("torch", "av", "numpy", "opencv-python-headless", "safetensors")
 
 
-def add(commands: argparse._SubParsersAction) -> None:
+def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "doctor",
         help="say what d3dnet runs on here, and how fast",

@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from d3dnet.commands.common import add_network_options, complain
+from d3dnet.commands.common import Commands, add_network_options, complain
 from d3dnet.evaluation.protocols import PROTOCOLS
 from d3dnet.network import MODES
 
 
-def add(commands: argparse._SubParsersAction) -> None:
+def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "evaluate",
         help="score a model, bicubic or ready frames on a test set",
@@ -69,7 +69,7 @@ def _run(options: argparse.Namespace) -> int:
         if path and not path.parent.is_dir():
             raise FileNotFoundError(f"--{name}: there is no folder {path.parent}; make it first")
     label = options.frames.name if options.frames else Path(options.model).name
-    pictures = []
+    pictures: list[report.ClipPictures] = []
 
     def add_pictures(frames: ClipFrames) -> None:
         if options.report and len(pictures) < report.MAX_CLIPS:

@@ -2,11 +2,11 @@
 
 import argparse
 
-from d3dnet.commands.common import add_network_options, add_plan_options
+from d3dnet.commands.common import Commands, add_network_options, add_plan_options
 from d3dnet.network import MODES
 
 
-def add(commands: argparse._SubParsersAction) -> None:
+def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "info",
         help="say what upscaling a video will mean",

@@ -3,10 +3,10 @@
 import argparse
 from pathlib import Path
 
-from d3dnet.commands.common import NETWORKS, add_network_options
+from d3dnet.commands.common import NETWORKS, Commands, add_network_options
 
 
-def add(commands: argparse._SubParsersAction) -> None:
+def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "offsets",
         help="show where the network looks to make a pixel",

@@ -3,10 +3,10 @@
 import argparse
 from pathlib import Path
 
-from d3dnet.commands.common import add_network_options
+from d3dnet.commands.common import Commands, add_network_options
 
 
-def add(commands: argparse._SubParsersAction) -> None:
+def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "preview",
         help="show a few frames of a video, before and after",
@@ -63,4 +63,5 @@ def _crop(text: str) -> tuple[int, int, int]:
     parts = text.split(",")
     if len(parts) != 3 or not all(part.strip().isdigit() for part in parts):
         raise argparse.ArgumentTypeError(f"got {text!r}; accepted are three numbers, as 80,160,120")
-    return tuple(map(int, parts))
+    row, column, rows = map(int, parts)
+    return row, column, rows

@@ -4,8 +4,10 @@ import argparse
 import math
 import os
 
+from d3dnet.commands.common import Commands
 
-def add(commands: argparse._SubParsersAction) -> None:
+
+def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "train",
         help="train a network; the same command goes on with it",

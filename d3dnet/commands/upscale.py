@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import d3dnet
-from d3dnet.commands.common import add_network_options, add_plan_options, one_line
+from d3dnet.commands.common import Commands, add_network_options, add_plan_options, one_line
 from d3dnet.errors import exit_code
 from d3dnet.network import MODES
 from d3dnet.video.names import is_hidden, looks_like_image, looks_like_video
@@ -23,7 +23,7 @@ ON_ERROR = ("fail", "conceal", "stop")
 AT_ONCE = 8  # videos whose segments are handed out at the same time, at most
 
 
-def add(commands: argparse._SubParsersAction) -> None:
+def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "upscale",
         help="make videos four times larger",
@@ -154,7 +154,7 @@ def _upscale_all(options: argparse.Namespace) -> int:
     if len({name.stem for name in names}) < len(names):
         raise ValueError("several inputs have the same name; their results would overwrite another")
 
-    def upscale(workers: object, name: Path) -> int:
+    def upscale(workers: "Workers | None", name: Path) -> int:
         try:
             result = output / _result_name(name, alone=len(names) == 1)
             return _upscale_one(options, workers, name, result, several=len(names) > 1)

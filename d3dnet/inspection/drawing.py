@@ -8,8 +8,9 @@ import numpy as np
 
 from d3dnet.files import write_whole
 
-INK = (40, 40, 40)
-FAINT = (125, 125, 125)
+Colour = tuple[int, int, int]
+INK: Colour = (40, 40, 40)
+FAINT: Colour = (125, 125, 125)
 PAPER = 255
 MARGIN = 16
 LINE = 26  # height of a line of text
@@ -29,16 +30,20 @@ def beside(images: Sequence[np.ndarray], gap: int = 8) -> np.ndarray:
     return np.hstack(parts)[:, :-gap] if gap else np.hstack(parts)
 
 
-def pad(image: np.ndarray, top=0, bottom=0, left=0, right=0) -> np.ndarray:
+def pad(
+    image: np.ndarray, top: int = 0, bottom: int = 0, left: int = 0, right: int = 0
+) -> np.ndarray:
+    """An image with so much white around it."""
     sides = ((top, bottom), (left, right), (0, 0))
     return np.pad(image, sides, constant_values=PAPER)
 
 
 def text_width(text: str, size: float = 0.5) -> int:
+    """Columns that a text takes."""
     return cv2.getTextSize(_ascii(text), cv2.FONT_HERSHEY_SIMPLEX, size, 1)[0][0]
 
 
-def caption(text: str, width: int = 0, *, size: float = 0.5, colour=INK) -> np.ndarray:
+def caption(text: str, width: int = 0, *, size: float = 0.5, colour: Colour = INK) -> np.ndarray:
     """A line of text, at least `width` wide."""
     bar = np.full((LINE, max(width, text_width(text, size) + 4), 3), PAPER, np.uint8)
     font, thin = cv2.FONT_HERSHEY_SIMPLEX, cv2.LINE_AA
@@ -67,7 +72,8 @@ def resized(image: np.ndarray, width: int) -> np.ndarray:
 def heat(values: np.ndarray) -> np.ndarray:
     """(h, w) in [0, 1] as colours from dark to bright."""
     codes = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
-    return cv2.applyColorMap(codes, cv2.COLORMAP_INFERNO)[..., ::-1]
+    colours: np.ndarray = cv2.applyColorMap(codes, cv2.COLORMAP_INFERNO)
+    return colours[..., ::-1]
 
 
 def colour_bar(width: int, low: str, high: str) -> np.ndarray:
@@ -79,7 +85,9 @@ def colour_bar(width: int, low: str, high: str) -> np.ndarray:
     return np.vstack([bar, ends])
 
 
-def frame_of(image: np.ndarray, top: int, left: int, bottom: int, right: int, colour) -> None:
+def frame_of(
+    image: np.ndarray, top: int, left: int, bottom: int, right: int, colour: Colour
+) -> None:
     """Draw the outline of a rectangle into a picture."""
     cv2.rectangle(image, (left, top), (right - 1, bottom - 1), colour, 2, cv2.LINE_AA)
 

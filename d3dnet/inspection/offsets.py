@@ -66,7 +66,8 @@ class Inspection:
     def share_of_frames(self) -> np.ndarray:
         """(window,) of the gradient that lies in each frame, 1 in all."""
         sums = self.gradient.sum((1, 2))
-        return sums / max(sums.sum(), 1e-30)
+        shares: np.ndarray = sums / max(sums.sum(), 1e-30)
+        return shares
 
     @property
     def radius(self) -> float:
@@ -82,7 +83,7 @@ def inspect(network: D3Dnet | GuidedD3Dnet, window: Tensor, at: tuple[int, int])
     """Look into the network while it makes one pixel.
 
     Args:
-        network: in float32.
+        network: in float32, with windows.
         window: (window, h, w) luma in [0, 1]; the output pixel is in the middle frame.
         at: output row and column.
 
@@ -117,6 +118,7 @@ def inspect(network: D3Dnet | GuidedD3Dnet, window: Tensor, at: tuple[int, int])
         output = network(inputs[None, None])
     corner = [at[axis] - scale * begin[axis] for axis in (0, 1)]
     output[0, 0, corner[0], corner[1]].backward()
+    assert inputs.grad is not None
     return Inspection(
         at=at,
         place=place,
@@ -283,7 +285,8 @@ def _side_label(text: str, height: int, second: str = "") -> np.ndarray:
 
 
 def _half(found: Inspection, most: int) -> int:
-    return min(most, *found.frames.shape[1:])
+    _, height, width = map(int, found.frames.shape)
+    return min(most, height, width)
 
 
 def _around(found: Inspection, array: np.ndarray, half: int) -> np.ndarray:

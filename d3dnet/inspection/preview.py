@@ -7,9 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
+from torch import nn
 
 from d3dnet.errors import InputError
 from d3dnet.inspection import drawing
@@ -74,7 +76,8 @@ def preview(
     pictures, spent, made = [], 0.0, 0
     for number, at in enumerate(times, start=1):
         start = max(begin, at - AROUND / rate)
-        images, seconds = [], []
+        images: list[np.ndarray] = []
+        seconds = []
         for model in (Bicubic(), network):
             clock = time.perf_counter()
             shown, number_made = _upscaled(path, start, at, rate, model, ffmpeg)
@@ -85,7 +88,7 @@ def preview(
         made += number_made
         title = f"{Path(path).name} at {float(at):.2f} s"
         file = folder / f"{Path(path).stem}-preview-{number}.png"
-        pictures.append(drawing.write_png(file, picture(*images, title, crop)))
+        pictures.append(drawing.write_png(file, picture(images[0], images[1], title, crop)))
         if on_picture is not None:
             on_picture(file)
     return Preview(tuple(pictures), spent / made, frames)
@@ -108,7 +111,7 @@ def _upscaled(
         upscale_video(
             path,
             pattern,
-            model=model,
+            model=cast(nn.Module, model),  # a Network is one
             start=f"{float(begin):.6f}",
             frames=count,
             sound=False,  # which nobody expects of pictures

@@ -23,13 +23,12 @@ from d3dnet.wording import counted
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def joined(job: Job, source: VideoSource, kept: Kept, ledger: Ledger) -> Audit:
+def joined(job: Job, source: VideoSource, kept: Kept, journal: Journal, ledger: Ledger) -> Audit:
     """Join all segments under a temporary name, compare that with the source and enter it.
 
     Raises:
         AuditError: it is not faithful.
     """
-    journal = ledger.journal
     part = _part(journal, job.output)
     if is_pattern(job.output):
         journal.append({"joining": True})  # from now on, images may be in either place

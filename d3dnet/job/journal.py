@@ -10,10 +10,11 @@ import errno
 import hashlib
 import json
 import os
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from d3dnet.errors import BusyError, DiskError, OtherWorkError
 from d3dnet.files import remove, sync
@@ -111,7 +112,10 @@ class Journal:
                 raise
         self._path = self.folder / JOURNAL
         self._appending = threading.Lock()
-        self.header, *self.records = [*_whole_lines(self._path)] or [None]
+        self.header: dict[str, Any] | None = None
+        self.records: list[dict[str, Any]] = []
+        if lines := [*_whole_lines(self._path)]:
+            self.header, *self.records = lines
         self._cut_off_rest()
 
     def __enter__(self) -> "Journal":
@@ -263,14 +267,14 @@ def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
         yield record
 
 
-if os.name == "nt":
+if sys.platform == "win32":
     import msvcrt
 
-    def _lock(file) -> None:
+    def _lock(file: IO[bytes]) -> None:
         file.seek(0)
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
 else:
     import fcntl
 
-    def _lock(file) -> None:
+    def _lock(file: IO[bytes]) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

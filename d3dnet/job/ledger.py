@@ -1,10 +1,11 @@
 """What is to be done for one result, what of it is done, and the writing of its segments."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,7 +14,6 @@ from torch import nn
 import d3dnet
 from d3dnet.files import size_of
 from d3dnet.job.events import SegmentDone
-from d3dnet.job.journal import Journal
 from d3dnet.job.segments import Place, Segment, fingerprint
 from d3dnet.job.settings import Cuts
 from d3dnet.network import Mode
@@ -68,22 +68,32 @@ class Picture:
     place: Place
 
 
+class Records(Protocol):
+    """What was found out, and where more of it is written down: a `Journal`, or who keeps one."""
+
+    @property
+    def records(self) -> Sequence[Mapping[str, Any]]:
+        """What is known already."""
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add a record. From any thread."""
+
+
 class Ledger:
     """What of a result is done, by its journal and the files that are there.
 
     Attributes:
-        journal: where it is written down.
         frames: number of frames of each finished segment, by its number.
         damage: what was found broken in the source while they were made.
         plan: how the network is run from now on.
     """
 
-    def __init__(self, job: Job, journal: Journal) -> None:
+    def __init__(self, job: Job, journal: Records) -> None:
         self.frames: dict[int, int] = {}
         self.damage: list[str] = []
         self.plan = job.plan
         self._job = job
-        self.journal = journal
+        self._journal = journal
         self._known: dict[int, Segment] = {}
         self._paths: dict[int, Path] = {}
         self._ended_by: int | None = None  # number of the last segment
@@ -108,9 +118,9 @@ class Ledger:
         }
         self.enter(record)
 
-    def enter(self, record: dict) -> None:
+    def enter(self, record: dict[str, Any]) -> None:
         """Add what was found out: a line for the journal."""
-        self.journal.append(record)
+        self._journal.append(record)
         self._take(record)
 
     def include(self, share: "Ledger") -> None:
@@ -144,7 +154,7 @@ class Ledger:
         """The finished segments, in order."""
         return [self._paths[number] for number in sorted(self.frames)]
 
-    def _take(self, record: dict) -> None:
+    def _take(self, record: Mapping[str, Any]) -> None:
         if "plan" in record:
             self.plan = Plan.from_dict(record["plan"])
         if "segment" not in record:
@@ -191,7 +201,7 @@ class SegmentWriter:
     def write(self, picture: Picture) -> None:
         """Add the next frame; a segment ends where another one begins."""
         job, place, target = self._job, picture.place, self._job.target
-        if place.segment != self._segment:
+        if self._sink is None or place.segment != self._segment:
             self.finish(place.segment)
             self._segment = place.segment
             self._sink = SegmentSink(
@@ -212,7 +222,7 @@ class SegmentWriter:
 
     def finish(self, following: Segment | None) -> None:
         """End the segment, if there is one. `following`: the next one; None at the end."""
-        if self._sink is None:
+        if self._sink is None or self._segment is None:
             return
         self._sink.finish()
         frames, self._sink = self._sink.frames, None

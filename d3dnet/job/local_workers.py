@@ -46,7 +46,8 @@ class Devices:
     def wait(self, tasks: "Sequence[_Process]") -> "list[tuple[_Process, Message]]":
         if not tasks:
             time.sleep(WAIT)
-        ready = connection.wait([task.pipe for task in tasks], WAIT) if tasks else []
+        pipes = [task.pipe for task in tasks if task.pipe is not None]
+        ready = connection.wait(pipes, WAIT) if pipes else []
         got = [(task, task.receive()) for task in tasks if task.pipe in ready]
         for task, message in got:
             if message is ENDED or message is LOST:
@@ -67,7 +68,7 @@ class _Process:
         self._context = context
         self.device = device
         self._process: Any = None
-        self.pipe: connection.Connection | None = None
+        self.pipe: connection.Connection[Any, Any] | None = None  # None until it is begun
 
     def send(self, function: Callable[..., Iterator[Message]], args: Sequence[object]) -> None:
         if self._process is None or not self._process.is_alive():
@@ -78,12 +79,14 @@ class _Process:
             self._process.start()
             theirs.close()
         request = pickle.dumps((function, args))  # by value, also what torch might share
+        assert self.pipe is not None
         with contextlib.suppress(OSError):  # it has just died, as `receive` will find
             self.pipe.send_bytes(request)
 
     def receive(self) -> Message:
+        assert self.pipe is not None
         try:
-            message = self.pipe.recv()
+            message: Message = self.pipe.recv()
         except (EOFError, OSError):
             self.kill()
             return LOST
@@ -96,7 +99,7 @@ class _Process:
             self._process = None
 
 
-def _serve(pipe: connection.Connection, device: str) -> None:
+def _serve(pipe: "connection.Connection[Any, Any]", device: str) -> None:
     """Do what the driver asks for, until it is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides
     threading.Thread(target=_die_with_driver, daemon=True).start()
@@ -109,7 +112,9 @@ def _serve(pipe: connection.Connection, device: str) -> None:
 
 
 def _die_with_driver() -> None:
-    multiprocessing.parent_process().join()
+    driver = multiprocessing.parent_process()
+    if driver is not None:
+        driver.join()
     os._exit(1)
 
 

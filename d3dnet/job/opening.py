@@ -18,7 +18,7 @@ from d3dnet.job.journal import Journal, is_complete, work_folder
 from d3dnet.job.ledger import Job, Ledger, made_of
 from d3dnet.job.segments import Segment, find_segments, warm_up
 from d3dnet.job.settings import Settings
-from d3dnet.job.shares import Part, Shares
+from d3dnet.job.shares import Shares
 from d3dnet.job.workers import Workers, settle_plan
 from d3dnet.network.interface import Network
 from d3dnet.network.plan import Plan, make_plan
@@ -72,15 +72,14 @@ class OpenJob:
         self.ledger = Ledger(self.job, self.journal)
 
     @property
-    def whole(self) -> Part:
-        """All segments."""
-        first = self.source.first_pts
-        return Part(Segment(0, 0, first, 0, first), None, None)
+    def first(self) -> Segment:
+        """The first segment."""
+        return Segment(0, 0, self.source.first_pts, 0, self.source.first_pts)
 
     def segments(self) -> Iterator[tuple[Segment, int]]:
         """All segments and the number of frames of each, found by reading the source."""
         needs = warm_up(self.network, self.job.mode, self.job.plan)
-        return find_segments(self.source, self.job.cuts, lambda: needs, self.whole.begin)
+        return find_segments(self.source, self.job.cuts, lambda: needs, self.first)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ does not grow with the length of the video.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -34,7 +34,7 @@ def make_segments(
     ledger: Ledger,
     begin: Segment,
     last: int | None = None,
-) -> Iterator[Place | SegmentDone]:
+) -> Generator[Place | SegmentDone, None, None]:
     """Segments from `begin` on to number `last`, or to the end, encoded and entered in `ledger`.
 
     Yields the place of every frame when the network has made it, and what is finished.

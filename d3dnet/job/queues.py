@@ -4,24 +4,38 @@ The stage in the middle is the caller's own thread, which signals and exceptions
 """
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from queue import Empty, Full, Queue
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar, cast, overload
 
 T = TypeVar("T")
 WAIT = 0.1  # seconds after which a stage that waits looks whether it is to stop
 
 
-def read_ahead(items: Iterable[T], depth: int, wait: bool = True) -> Iterator[T]:
+@overload
+def read_ahead(
+    items: Iterable[T], depth: int, wait: Literal[True] = True
+) -> Generator[T, None, None]: ...
+@overload
+def read_ahead(
+    items: Iterable[T], depth: int, wait: Literal[False]
+) -> Generator[T | None, None, None]: ...
+def read_ahead(
+    items: Iterable[T], depth: int, wait: bool = True
+) -> Generator[T | None, None, None]:
     """`items`, made by a thread of its own, at most `depth` before they are asked for.
 
     What it raises is raised here, in its turn. Closing this generator stops the thread. Where
     nothing is there yet and it is not to `wait`, it yields None.
+
+    >>> list(read_ahead(range(3), depth=2))
+    [0, 1, 2]
     """
+    # Item, error, whether it is the end.
     queue: Queue[tuple[T | None, BaseException | None, bool]] = Queue(depth)
     stopped = threading.Event()
 
-    def put(*entry: object) -> None:
+    def put(entry: tuple[T | None, BaseException | None, bool]) -> None:
         while not stopped.is_set():
             try:
                 return queue.put(entry, timeout=WAIT)
@@ -31,12 +45,12 @@ def read_ahead(items: Iterable[T], depth: int, wait: bool = True) -> Iterator[T]
     def run() -> None:
         try:
             for item in items:
-                put(item, None, False)
+                put((item, None, False))
                 if stopped.is_set():
                     return
-            put(None, None, True)
+            put((None, None, True))
         except BaseException as error:
-            put(None, error, True)
+            put((None, error, True))
         finally:
             if hasattr(items, "close"):
                 items.close()
@@ -111,7 +125,7 @@ class WriteBehind(Generic[T]):
             try:
                 if last:
                     return
-                self._write(item)
+                self._write(cast(T, item))  # of None are only those that are the last
             except BaseException as error:
                 self._error = error
                 return

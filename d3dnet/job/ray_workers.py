@@ -118,8 +118,10 @@ class Cluster:
         self._ray.cancel(task, force=True)
 
     def _receive(self, task: Any) -> Message:
+        message: Message
         try:
-            return self._ray.get(next(task))
+            message = self._ray.get(next(task))
+            return message
         except StopIteration:
             message = ENDED
         except self._ray.exceptions.RayTaskError as error:  # it could not even begin

@@ -10,10 +10,11 @@ import hashlib
 import os
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, islice
+from typing import Any
 
 import av
 import numpy as np
@@ -50,7 +51,7 @@ class Segment:
     checks: tuple[int, ...] = ()
 
     @classmethod
-    def from_dict(cls, values: dict) -> "Segment":
+    def from_dict(cls, values: Mapping[str, Any]) -> "Segment":
         """Of `dataclasses.asdict`, also after JSON."""
         return cls(**{**values, "checks": tuple(values["checks"])})
 
@@ -195,7 +196,7 @@ def checksum(frame: Frame) -> int:
     """CRC-32 of all planes."""
     value = 0
     for plane in frame.planes:
-        value = zlib.crc32(np.ascontiguousarray(plane), value)
+        value = zlib.crc32(np.ascontiguousarray(plane).data, value)
     return value
 
 

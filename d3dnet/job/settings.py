@@ -1,7 +1,6 @@
 """What is asked for, whatever the input and the output."""
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +14,7 @@ from d3dnet.video.source import Reading
 from d3dnet.video.target import Encoding, Size
 from d3dnet.wording import parse_time
 
-Cuts = Literal["auto", "off"] | Sequence[Fraction]
+Cuts = Literal["auto", "off"] | list[Fraction]
 Time = str | float | Fraction
 
 
@@ -62,9 +61,9 @@ def cuts_of(text: str | os.PathLike[str]) -> Cuts:
     Raises:
         InputError: no such file, or not a list of times.
     """
-    if text == "auto" or text == "off":
-        return text
-    return read_cuts(text)
+    if text == "auto":
+        return "auto"
+    return "off" if text == "off" else read_cuts(text)
 
 
 def reading_of(

@@ -33,6 +33,7 @@ from d3dnet.job.shares import (
 )
 from d3dnet.job.workers import Workers, spread
 from d3dnet.network import Mode
+from d3dnet.video.audit import Audit
 from d3dnet.video.target import DEFAULT_CODEC, Encoding, Size
 
 Watch = Callable[[Event], None]
@@ -199,8 +200,8 @@ def _upscale_whole(
         with _kept_is_told(opened, watch):
             audit = audited(opened.journal)
             if audit is None:
-                _make(opened, opened.whole, workers, watch)
-                audit = joined(opened.job, opened.source, opened.streams, opened.ledger)
+                _make(opened, Part(opened.first, None, None), workers, watch)
+                audit = _joined(opened)
             give_name(opened.journal, opened.job.output)
         opened.journal.finished = True
     watch(Done(opened.job.output, audit))
@@ -236,11 +237,15 @@ def _join(input: str | os.PathLike[str], output: Path, settings: Settings, watch
             audit = audited(opened.journal)
             if audit is None:
                 with collected(shares, opened.job, opened.ledger):
-                    audit = joined(opened.job, opened.source, opened.streams, opened.ledger)
+                    audit = _joined(opened)
             give_name(opened.journal, opened.job.output)
         opened.journal.finished = True
     watch(Done(opened.job.output, audit))
     return opened.job.output
+
+
+def _joined(opened: OpenJob) -> Audit:
+    return joined(opened.job, opened.source, opened.streams, opened.journal, opened.ledger)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -96,7 +96,7 @@ def plan_there(
     precision: str,
     height: int,
     width: int,
-    limits: dict,
+    limits: dict[str, Any],
     together: int,
 ) -> Iterator[Message]:
     """What `make_plan` decides where the network will run, with as many beside it."""
@@ -108,7 +108,9 @@ def plan_there(
     yield {"plan": make_plan(network, height, width, **limits).to_dict()}
 
 
-def make_run(device: str, job: Job, made: dict, begin: Segment, last: int) -> Iterator[Message]:
+def make_run(
+    device: str, job: Job, made: dict[str, Any], begin: Segment, last: int
+) -> Iterator[Message]:
     """Make segments; gives lines for the journal, and how many frames there are in between.
 
     Args:
@@ -125,7 +127,7 @@ def make_run(device: str, job: Job, made: dict, begin: Segment, last: int) -> It
         warnings.simplefilter("ignore")  # the driver has warned
         if differences := differing(made, made_of(job, source, network)):
             raise OtherWorkError(f"this machine would make other frames: {'; '.join(differences)}")
-        records: SimpleQueue[dict] = SimpleQueue()
+        records: SimpleQueue[Mapping[str, Any]] = SimpleQueue()
         ledger = Ledger(job, _Reported(records))
         told, frames, number = time.monotonic(), 0, begin.number
         with closing(make_segments(job, source, network, ledger, begin, last)) as events:
@@ -142,14 +144,17 @@ def make_run(device: str, job: Job, made: dict, begin: Segment, last: int) -> It
 class _Reported:
     """In the place of a journal: what is found out goes to the driver."""
 
-    def __init__(self, records: SimpleQueue) -> None:
-        self.records: tuple = ()
-        self.append = records.put
+    def __init__(self, found_out: SimpleQueue[Mapping[str, Any]]) -> None:
+        self.records: tuple[Mapping[str, Any], ...] = ()
+        self._found_out = found_out
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        self._found_out.put(record)
 
 
-def _network(model: str | nn.Module, device: str, precision: str) -> nn.Module:
+def _network(model: str | nn.Module, device: str, precision: str) -> Network:
     if isinstance(model, nn.Module):
-        return model.to(device) if device != "auto" else model
+        return load_network(model.to(device) if device != "auto" else model)
     return _loaded(model, device, precision)
 
 
@@ -198,7 +203,7 @@ def spread(
     begin: Segment,
     last: int | None,
     frames: int | None,
-) -> Iterator[Progress | SegmentDone]:
+) -> Generator[Progress | SegmentDone, None, None]:
     """Have the unfinished segments from `begin` to number `last` made, and enter them.
 
     Args:
@@ -210,7 +215,7 @@ def spread(
     """
     made = made_of(job, source, network)
     segments = (frames or 0) / source.frame_rate / LONGEST
-    size = int(min(RUN, max(1, segments / (4 * workers.count))))
+    size = min(RUN, max(1, int(segments / (4 * workers.count))))
     found = find_segments(source, job.cuts, lambda: warm_up(network, job.mode, ledger.plan), begin)
     todo = read_ahead(_runs(found, ledger.frames, last, size), 2 * workers.count, wait=False)
     again: deque[Run] = deque()
@@ -219,17 +224,19 @@ def spread(
     try:
         while not ended or again or running:
             _unless_stopped(workers)
-            run = again.popleft() if again else None
-            if run is None and not ended:
-                run = next(todo, ENDED)
-                ended, run = (True, None) if run is ENDED else (ended, run)
-            if run is not None:
+            to_start = again.popleft() if again else None
+            if to_start is None and not ended:
+                try:
+                    to_start = next(todo)
+                except StopIteration:
+                    ended = True
+            if to_start is not None:
                 rest = replace(job, plan=ledger.plan)
-                task = workers.start(make_run, rest, made, run.begin, run.last)
+                task = workers.start(make_run, rest, made, to_start.begin, to_start.last)
                 if task is not None:
-                    running[task] = run
+                    running[task] = to_start
                     continue
-                again.appendleft(run)
+                again.appendleft(to_start)
             for task, message in workers.wait(list(running)):
                 run = running[task]
                 if message is ENDED or message is LOST:
@@ -242,8 +249,7 @@ def spread(
                 else:
                     run.made = message["made"]
                     unfinished = sum(max(0, run.made - run.entered) for run in running.values())
-                    done = sum(ledger.frames.values()) + unfinished
-                    yield Progress(done, frames, message["segment"])
+                    yield Progress(ledger.done + unfinished, frames, message["segment"])
     finally:
         todo.close()
         for task in running:
@@ -273,7 +279,7 @@ def _runs(
         yield run
 
 
-def _entered(record: dict, ledger: Ledger, job: Job, run: Run) -> Iterator[SegmentDone]:
+def _entered(record: dict[str, Any], ledger: Ledger, job: Job, run: Run) -> Iterator[SegmentDone]:
     """Enter what a worker has found out; of a segment, once its file is seen here."""
     if "segment" not in record:
         ledger.enter(record)

@@ -205,7 +205,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     # Published checkpoints carry loss and PSNR as numpy scalars: plain data, allowed by name.
     scalar = np.float64(0).__reduce__()[0]
-    plain = [np.dtype, type(np.dtype("f8")), type(np.dtype("f4")), scalar]
+    plain: list[Any] = [np.dtype, type(np.dtype("f8")), type(np.dtype("f4")), scalar]
     plain += [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
     try:
         with torch.serialization.safe_globals(plain):
@@ -234,7 +234,7 @@ def _architecture(tensors: Mapping[str, Any]) -> str:
     return "GuidedD3Dnet" if "input.weight" in tensors else "D3Dnet"
 
 
-def _hyperparameters(tensors: Mapping[str, Any], path: Path) -> dict[str, int]:
+def _hyperparameters(tensors: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Constructor arguments of the network, read off its tensors."""
 
     def count(prefix: str) -> int:

@@ -6,10 +6,12 @@ sampling, 1 part in 16 at 64 channels, is not). The published 408.8 G leave them
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import d3dnet.ops  # noqa: F401  (declares torch.ops.d3dnet)
@@ -71,10 +73,10 @@ def count_macs(
         raise ValueError(
             f"size: got {width}x{height}; accepted are multiples of the scale {model.scale}"
         )
-    shapes = copy.deepcopy(model).to("meta")
+    shapes = cast(Network, copy.deepcopy(cast(nn.Module, model)).to("meta"))
     low = (height // model.scale, width // model.scale)
 
-    def macs(frames: int, run: nn.Module) -> int:
+    def macs(frames: int, run: Callable[[Tensor], Tensor]) -> int:
         counter = FlopCounterMode(
             display=False, custom_mapping={torch.ops.d3dnet.deform_conv3d: _deform_conv3d_flops}
         )
@@ -83,8 +85,10 @@ def count_macs(
         return counter.get_total_flops() // 2
 
     if mode == "window":
+        if model.window is None:
+            raise ValueError("mode: got 'window', which this network has none of")
         return macs(model.window, shapes)
-    length = 2 * model.window
+    length = 2 * (model.window or 1)
     return macs(length + 1, shapes.forward_sequence) - macs(length, shapes.forward_sequence)
 
 

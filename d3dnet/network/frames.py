@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from d3dnet.network import check_mode
+from d3dnet.network import Mode, check_mode
 from d3dnet.network.run import load_network, run_network
 from d3dnet.video import colour
 
@@ -21,7 +21,7 @@ def upscale_frames(
     model: str | os.PathLike[str] | nn.Module = "d3dnet",
     device: str | torch.device = "auto",
     precision: str = "auto",
-    mode: str = "sequence",
+    mode: Mode = "sequence",
 ) -> np.ndarray | Tensor:
     """Make the frames of one shot four times larger in both directions.
 
@@ -46,9 +46,9 @@ def upscale_frames(
     """
     check_mode(mode)
     if isinstance(frames, Tensor):
-        arrays = frames.detach().cpu()
+        on_cpu = frames.detach().cpu()
         # numpy has no bfloat16
-        arrays = (arrays.float() if frames.is_floating_point() else arrays).numpy()
+        arrays = (on_cpu.float() if frames.is_floating_point() else on_cpu).numpy()
         result = upscale_frames(arrays, model=model, device=device, precision=precision, mode=mode)
         return torch.from_numpy(result).to(frames.device, frames.dtype)
     _check_frames(frames)

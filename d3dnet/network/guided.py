@@ -183,6 +183,11 @@ class GuidedD3Dnet(nn.Module):
         nn.init.normal_(self.upscale.weight, std=0.01)
 
     @property
+    def blocks(self) -> list[GuidedResD3D]:
+        """The residual D3D blocks."""
+        return [block for block in self.residual_layer if isinstance(block, GuidedResD3D)]
+
+    @property
     def temporal_radius(self) -> int:
         """Frames on either side that one output frame depends on."""
         layers = sum(isinstance(layer, GuidedD3D) for layer in self.modules())
@@ -228,10 +233,11 @@ class GuidedD3Dnet(nn.Module):
 
         def convolve(layer: GuidedD3D, y: Tensor) -> Tensor:
             near = y[:, : layer.near]
-            return layer(y, shifted(near, batch, -1), shifted(near, batch, 1), ways)
+            result: Tensor = layer(y, shifted(near, batch, -1), shifted(near, batch, 1), ways)
+            return result
 
         y = leaky_relu(convolve(self.input, luma.to(self.dtype)))
-        for block in self.residual_layer:
+        for block in self.blocks:
             hidden = leaky_relu(convolve(block.dcn0, y))
             second = block.dcn1
             y = y + (convolve(second, hidden) if isinstance(second, GuidedD3D) else second(hidden))
@@ -239,7 +245,8 @@ class GuidedD3Dnet(nn.Module):
             sides = [_side(y, ways[after], batch, after, self.TA.radius) for after in (0, 1)]
             y = self.TA(y, sides)
         y, luma = (z.unflatten(0, (batch, -1))[:, wanted].flatten(0, 1) for z in (y, luma))
-        return self.reconstruct_frames(y, luma).unflatten(0, (batch, -1)).transpose(1, 2)
+        results: Tensor = self.reconstruct_frames(y, luma).unflatten(0, (batch, -1))
+        return results.transpose(1, 2)
 
     def stream(self, frames: Iterable[Tensor], chunk: int = 8) -> Iterator[Tensor]:
         """Super-resolve a clip of any length in constant memory, as `forward_sequence` would.

@@ -95,7 +95,7 @@ class GuidedStream:
         self.radius = network.temporal_radius
         self._skip = skip
         self._stages: list[_Neighbours | _Joined] = [_Neighbours(_first(network.input))]
-        for block in network.residual_layer:
+        for block in network.blocks:
             self._stages += map(_Neighbours, _of_block(block))
         if network.TA is not None:
             self._stages.append(_Joined(network.TA))
@@ -170,7 +170,8 @@ class GuidedWindows:
 
 def _convolve(layer: GuidedD3D, before: Frame | None, now: Frame, after: Frame | None) -> Tensor:
     near = [None if frame is None else frame.features for frame in (before, after)]
-    return layer(now.features, *near, now.ways)
+    features: Tensor = layer(now.features, *near, now.ways)
+    return features
 
 
 def _first(layer: GuidedD3D) -> Compute:

@@ -11,6 +11,7 @@ Parameter names and shapes are those of the published code, so that its checkpoi
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -76,7 +77,8 @@ class D3D(nn.Module):
     def forward_still(self, x: Tensor) -> Tensor:
         """A frame (B, C, H, W) of which all others are copies -> the same shape."""
         if not self.rigid:
-            return self(x.unsqueeze(2).expand(-1, -1, 3, -1, -1), pad_t=0).squeeze(2)
+            frames: Tensor = self(x.unsqueeze(2).expand(-1, -1, 3, -1, -1), pad_t=0)
+            return frames.squeeze(2)
         # All temporal taps see the same: a third of the work.
         y = F.conv2d(x, self.weight.sum(2), self.bias, padding=1)
         return y if self.negative_slope == 1 else F.leaky_relu(y, self.negative_slope)
@@ -92,7 +94,8 @@ class ResD3D(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T, H, W) -> the same shape."""
-        return self.dcn1(self.dcn0(x)) + x
+        y: Tensor = self.dcn1(self.dcn0(x))
+        return y + x
 
     def forward_still(self, x: Tensor) -> Tensor:
         """(B, C, H, W), see `D3D.forward_still` -> the same shape."""
@@ -109,7 +112,8 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape."""
-        return self.dcn1(leaky_relu(self.dcn0(x))) + x
+        y: Tensor = self.dcn1(leaky_relu(self.dcn0(x)))
+        return y + x
 
 
 class D3Dnet(nn.Module):
@@ -176,8 +180,13 @@ class D3Dnet(nn.Module):
                 nn.init.uniform_(layer.bias, -bound, bound)
         for layer in self.modules():
             if isinstance(layer, D3D):
-                nn.init.zeros_(layer.conv_offset.weight)
-                nn.init.zeros_(layer.conv_offset.bias)
+                for parameter in layer.conv_offset.parameters():
+                    nn.init.zeros_(parameter)
+
+    @property
+    def blocks(self) -> list[ResD3D]:
+        """The residual D3D blocks."""
+        return [block for block in self.residual_layer if isinstance(block, ResD3D)]
 
     @property
     def temporal_radius(self) -> int:
@@ -228,9 +237,8 @@ class D3Dnet(nn.Module):
         if torch.is_grad_enabled():
             batch = len(x)
             features, frames = (y.transpose(1, 2).flatten(0, 1) for y in (features, x))
-            return (
-                self.reconstruct_frames(features, frames).unflatten(0, (batch, -1)).transpose(1, 2)
-            )
+            results: Tensor = self.reconstruct_frames(features, frames).unflatten(0, (batch, -1))
+            return results.transpose(1, 2)
         # Frame by frame: the 2-D part works at 16 times the size, but needs no neighbours.
         return torch.stack([self.reconstruct_frames(*pair) for pair in pairs], 2)
 
@@ -249,7 +257,7 @@ class D3Dnet(nn.Module):
         self._check_luma(x.unsqueeze(2), frames=1)
         frames = x.unsqueeze(2).expand(-1, -1, 3, -1, -1)
         features = self.shallow_features(frames, pad_t=0).squeeze(2)
-        for block in self.residual_layer:
+        for block in self.blocks:
             features = block.forward_still(features)
         weight = self.TA.weight.unflatten(1, (self.window, self.channels)).sum(1)
         features = F.conv2d(features, weight, self.TA.bias)
@@ -296,7 +304,7 @@ class D3Dnet(nn.Module):
     def shallow_features(self, x: Tensor, pad_t: int = 1) -> Tensor:
         """Luma (B, 1, T, h, w) -> features (B, C, T + 2 pad_t - 2, h, w)."""
         # In float32: 8-bit luma does not survive a rounding to bfloat16.
-        conv = self.input[0]
+        conv = cast(nn.Conv3d, self.input[0])
         device = x.device.type
         lowers = torch.amp.is_autocast_available(device)  # "meta", which counts work, has none
         with torch.autocast(device, enabled=False) if lowers else nullcontext():
@@ -311,9 +319,9 @@ class D3Dnet(nn.Module):
             weight = weight[..., 0].unsqueeze(-1)
             return F.conv3d(features, weight, self.TA.bias, padding=(pad_t, 0, 0))
         # The convolution above takes 20 kB of memory a pixel for 8 frames; this, a tenth of it.
-        frames = features.permute(2, 0, 3, 4, 1)  # T x (B, h, w, C)
-        zeros = [torch.zeros_like(frames[0])] * pad_t
-        frames = [*zeros, *frames, *zeros]
+        inner = features.permute(2, 0, 3, 4, 1)  # T x (B, h, w, C)
+        zeros = [torch.zeros_like(inner[0])] * pad_t
+        frames = [*zeros, *inner, *zeros]
         weight = self.TA.weight[..., 0, 0]
         joined = [
             F.linear(torch.cat(frames[t : t + self.window], -1), weight, self.TA.bias)
@@ -329,7 +337,8 @@ class D3Dnet(nn.Module):
         smooth = F.interpolate(
             luma.float(), scale_factor=self.scale, mode="bilinear", align_corners=False
         )
-        return smooth + detail.float()
+        result: Tensor = smooth + detail.float()
+        return result
 
     def _subpixel_kernel(self) -> Tensor:
         """upscale[0], the pixel shuffle and upscale[2] as one (s*s, C, 3, 3) kernel.
@@ -339,9 +348,10 @@ class D3Dnet(nn.Module):
         """
         s = self.scale
         # What one input pixel writes before upscale[2]: s x s pixels of C channels.
-        blocks = self.upscale[0].weight.view(self.channels, s, s, self.channels).permute(3, 0, 1, 2)
+        first, last = (cast(nn.Conv2d, self.upscale[index]) for index in (0, 2))
+        blocks = first.weight.view(self.channels, s, s, self.channels).permute(3, 0, 1, 2)
         # ... and after it: it reaches one pixel further on each side; as a kernel, it is flipped.
-        spread = F.conv2d(blocks, self.upscale[2].weight, padding=2)
+        spread = F.conv2d(blocks, last.weight, padding=2)
         spread = F.pad(spread, (s - 1,) * 4).view(self.channels, 3, s, 3, s)
         return spread.flip(1, 3).permute(2, 4, 0, 1, 3).reshape(s * s, self.channels, 3, 3)
 

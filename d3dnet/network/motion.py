@@ -100,7 +100,8 @@ def _confidence(there: Plane, back: Plane) -> Plane:
     )
     missed = np.square(there + way_back).sum(0)
     length = np.square(there).sum(0) + np.square(way_back).sum(0)
-    return np.exp(-missed / (0.5 + 0.05 * length))
+    confidence: Plane = np.exp(-missed / (0.5 + 0.05 * length))
+    return confidence
 
 
 def guided(frames: Iterable[Tensor], workers: int = WORKERS) -> Iterator[Tensor]:

@@ -40,18 +40,19 @@ class _Stage:
         frame = parts[0][:, :, :1]
         before = [torch.zeros_like(frame)] * self.radius if self.kept is None else []
         after = [torch.zeros_like(frame)] * self.radius if last else []
-        x = torch.cat([*before, *parts, *after], 2)
+        joined = torch.cat([*before, *parts, *after], 2)
         # A copy, so that the whole chunk is not kept alive by its last frames.
-        self.kept = None if last else x[:, :, -2 * self.radius :].clone()
-        return x
+        self.kept = None if last else joined[:, :, -2 * self.radius :].clone()
+        return joined
 
     def __call__(self, x: Tensor | None, last: bool) -> Tensor | None:
         """Feed frames (None: no new ones); return the frames now complete (None: none yet)."""
         return self.apply(self.join(x, last))
 
     def apply(self, joined: Tensor | None) -> Tensor | None:
-        enough = joined is not None and joined.shape[2] > 2 * self.radius
-        return self.layer(joined) if enough else None
+        if joined is None or joined.shape[2] <= 2 * self.radius:
+            return None
+        return self.layer(joined)
 
 
 class _ResD3DStage:
@@ -64,7 +65,7 @@ class _ResD3DStage:
     def __call__(self, x: Tensor | None, last: bool) -> Tensor | None:
         joined = self.first.join(x, last)
         y = self.second(self.first.apply(joined), last)
-        if y is None:
+        if y is None or joined is None:
             return None
         # The result ends two frames before the input; at the end of the clip, with it.
         end = joined.shape[2] - (1 if last else 2)
@@ -84,9 +85,9 @@ class Stream:
         self.model = model
         self.radius = model.temporal_radius
         self._skip = skip
-        self._stages = [
+        self._stages: list[_Stage | _ResD3DStage] = [
             _Stage(lambda x: model.shallow_features(x, pad_t=0), 1),
-            *(_ResD3DStage(block) for block in model.residual_layer),
+            *(_ResD3DStage(block) for block in model.blocks),
             _Stage(model.bottleneck, model.window // 2),
         ]
         self._waiting: Tensor | None = None  # luma of the frames that are in the stages
@@ -104,13 +105,13 @@ class Stream:
             rest = self._through(self._stages[index + 1 :], stage(None, last=True))
             yield from self._reconstructed(rest)
 
-    def _through(self, stages: list, y: Tensor | None) -> Tensor | None:
+    def _through(self, stages: list[_Stage | _ResD3DStage], y: Tensor | None) -> Tensor | None:
         for stage in stages:
             y = stage(y, last=False)
         return y
 
     def _reconstructed(self, features: Tensor | None) -> Iterator[Tensor]:
-        if features is None:
+        if features is None or self._waiting is None:
             return
         count = features.shape[2]
         luma, self._waiting = self._waiting[:, :, :count], self._waiting[:, :, count:].clone()

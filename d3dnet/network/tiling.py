@@ -120,9 +120,10 @@ class _Shot:
                 plan = self.plan.with_reach(error.reach, height, width)
             except torch.OutOfMemoryError:
                 height, width = block[0].shape[1:]
-                plan = self.plan.halved(height, width)
-                if plan is None:
+                halved = self.plan.halved(height, width)
+                if halved is None:
                     raise
+                plan = halved
             # Outside the handlers, whose traceback would hold on to the memory of the attempt.
             self.states.clear()
             torch.cuda.empty_cache()
