@@ -14,7 +14,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from d3dnet.network import SCALE
-from d3dnet.video.resample import keys_cubic
+from d3dnet.network.cubic import keys_cubic
 
 Recipe = Literal["double", "uint8"]
 Degradation = Literal["double", "uint8", "bd"]

@@ -4,7 +4,6 @@ One thread reads, one runs the network, one writes; between them are short queue
 does not grow with the length of the video.
 """
 
-from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -12,7 +11,6 @@ from functools import partial
 from itertools import groupby
 
 import torch
-from torch import Tensor
 
 from d3dnet.job.events import SegmentDone
 from d3dnet.job.ledger import Job, Ledger, Picture, SegmentWriter
@@ -20,7 +18,7 @@ from d3dnet.job.queues import WriteBehind, read_ahead
 from d3dnet.job.segments import Place, Segment, placed, warm_up
 from d3dnet.network import Mode
 from d3dnet.network.interface import Network
-from d3dnet.network.run import run_network
+from d3dnet.network.run import run_paired
 from d3dnet.video import colour
 from d3dnet.video.source import VideoSource
 
@@ -70,12 +68,6 @@ def enlarged(
 def _enlarged_shot(
     shot: Iterable[Picture], network: Network, mode: Mode, ledger: Ledger
 ) -> Iterator[Picture]:
-    waiting: deque[Picture] = deque()  # in the network
-
-    def luma_frames() -> Iterator[Tensor]:
-        for picture in shot:
-            waiting.append(picture)
-            yield torch.from_numpy(picture.luma)[None]
-
-    for luma in run_network(network, luma_frames(), mode, ledger.plan, ledger.change_plan):
-        yield replace(waiting.popleft(), luma=luma[0].float().cpu().numpy())
+    frames = ((torch.from_numpy(picture.luma)[None], picture) for picture in shot)
+    for luma, picture in run_paired(network, frames, mode, ledger.plan, ledger.change_plan):
+        yield replace(picture, luma=luma[0].float().cpu().numpy())

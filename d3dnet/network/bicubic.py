@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from d3dnet.video.colour import SCALE, Layout, enlarge_chroma
+from d3dnet.network import SCALE
+from d3dnet.network.cubic import resample_luma
 
 NAME = "bicubic"
-_LUMA = Layout("gray", "grey", 8)
 
 
 class Bicubic(nn.Module):
@@ -43,5 +43,4 @@ class Bicubic(nn.Module):
 def _enlarge(luma: Tensor) -> Tensor:
     plane = luma[0].float().cpu().numpy()
     size = (SCALE * plane.shape[0], SCALE * plane.shape[1])
-    larger = enlarge_chroma(plane, size, _LUMA, _LUMA)
-    return torch.from_numpy(np.ascontiguousarray(larger))[None]
+    return torch.from_numpy(np.ascontiguousarray(resample_luma(plane, size)))[None]

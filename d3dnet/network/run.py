@@ -1,7 +1,9 @@
 """Any network over the frames of a shot; and the network that is asked for."""
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +17,7 @@ from d3dnet.network.plan import Plan
 from d3dnet.network.streaming import Windows, same_size, stream
 from d3dnet.network.tiling import run_tiled
 
+T = TypeVar("T")
 WHOLE_FRAMES = Plan()
 
 
@@ -65,6 +68,39 @@ def run_network(
         if result is None:
             return
         yield result[:, : size[0], : size[1]]
+
+
+def run_paired(
+    network: Network,
+    frames: Iterable[tuple[Tensor, T]],
+    mode: Mode = "sequence",
+    plan: Plan = WHOLE_FRAMES,
+    on_plan: Callable[[Plan], None] | None = None,
+) -> Iterator[tuple[Tensor, T]]:
+    """As `run_network`, of frames with something that belongs to each, and comes out beside it.
+
+    Raises:
+        RuntimeError: the network made more or fewer frames than it was given.
+
+    >>> import torch
+    >>> from d3dnet import load_model
+    >>> frames = [(torch.zeros(1, 9, 16), "first"), (torch.zeros(1, 9, 16), "second")]
+    >>> [name for _, name in run_paired(load_model("bicubic"), frames)]
+    ['first', 'second']
+    """
+    inside: deque[T] = deque()  # what belongs to the frames in the network
+
+    def luma() -> Iterator[Tensor]:
+        for frame, companion in frames:
+            inside.append(companion)
+            yield frame
+
+    for result in run_network(network, luma(), mode, plan, on_plan):
+        if not inside:
+            raise RuntimeError("the network made more frames than it was given")
+        yield result, inside.popleft()
+    if inside:
+        raise RuntimeError(f"the network made {len(inside)} frames fewer than it was given")
 
 
 def load_network(

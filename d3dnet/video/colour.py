@@ -15,9 +15,9 @@ from typing import Literal
 
 import numpy as np
 
-from d3dnet.video.resample import Grid, keys_cubic, resample_chroma, resample_luma
+from d3dnet.network import SCALE
+from d3dnet.network.cubic import Grid, resample_chroma, resample_luma
 
-SCALE = 4
 LUMA_BLACK, LUMA_SPAN = 16.0, 219.0  # limited range, in 8-bit code values
 CHROMA_ZERO, CHROMA_SPAN = 128.0, 224.0
 
@@ -120,29 +120,27 @@ def from_network(
 
     Args:
         size: (rows, columns) of the result where it is not four times larger: luma is made smaller
-            from that, chroma is interpolated at once (`d3dnet.video.resample`).
+            from that, chroma is interpolated at once (`d3dnet.network.cubic`).
     """
     height, width = size or luma.shape
     if target.alpha:
-        alpha = (
-            _larger_alpha(rest[-1], (height, width)) if source.alpha else np.ones((height, width))
-        )
+        alpha = np.ones((height, width))
+        if source.alpha:  # the cubic overshoots
+            alpha = resample_luma(rest[-1], (height, width)).clip(0, 1)
         planes = from_network(luma, rest, source, replace(target, alpha=False), size)
         return (*planes, _quantise(alpha * _top(target.depth), target.depth))
     chroma = rest[:-1] if source.alpha else rest
     sizes = target.plane_sizes(height, width)
     code_values = luma * np.float32(255)
-    if size is not None and size != luma.shape:
-        scale = (SCALE * height / luma.shape[0], SCALE * width / luma.shape[1])
-        code_values = resample_luma(code_values, size)
-        chroma = [
-            resample_chroma(plane, sizes[1], scale, grid_of(source), grid_of(target))
-            for plane in chroma
-        ]
-    elif target.family != "grey":
-        chroma = [enlarge_chroma(plane, sizes[1], source, target) for plane in chroma]
+    scale = (SCALE * height / luma.shape[0], SCALE * width / luma.shape[1])
+    if (height, width) != luma.shape:
+        code_values = resample_luma(code_values, (height, width))
     if target.family == "grey":
         return (_compress(code_values, target, LUMA_BLACK, LUMA_SPAN),)
+    chroma = [
+        resample_chroma(plane, sizes[1], scale, grid_of(source), grid_of(target))
+        for plane in chroma
+    ]
     if not chroma:
         chroma = [np.full(sizes[1], CHROMA_ZERO, np.float32)] * 2
     if target.family == "rgb":
@@ -154,14 +152,6 @@ def from_network(
         _compress(code_values, target, LUMA_BLACK, LUMA_SPAN),
         *(_compress(plane, target, CHROMA_ZERO, CHROMA_SPAN) for plane in chroma),
     )
-
-
-def _larger_alpha(alpha: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Alpha as large as the result: the cubic overshoots, so it is cut to [0, 1]."""
-    if size == (SCALE * alpha.shape[0], SCALE * alpha.shape[1]):
-        grey = Layout("", "grey", 8)
-        return enlarge_chroma(alpha, size, grey, grey).clip(0, 1)
-    return resample_luma(alpha, size).clip(0, 1)
 
 
 def rgb_to_ycbcr(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> list[np.ndarray]:
@@ -179,72 +169,6 @@ def ycbcr_to_rgb(luma: np.ndarray, cb: np.ndarray, cr: np.ndarray) -> list[np.nd
     zero = YCBCR_ZERO.astype(np.float32)
     luma, cb, cr = luma - zero[0], cb - zero[1], cr - zero[2]
     return [row[0] * luma + row[1] * cb + row[2] * cr for row in YCBCR_TO_RGB.astype(np.float32)]
-
-
-def enlarge_chroma(
-    plane: np.ndarray, size: tuple[int, int], source: Layout, target: Layout
-) -> np.ndarray:
-    """Bicubic interpolation of a chroma plane from `source`'s grid onto `target`'s, luma ×4.
-
-    The luma picture is enlarged about its edges: centre of output sample X at input (X + ½)/4 − ½.
-    Chroma follows it, so that colours stay on their edges whatever the chroma location.
-
-    Args:
-        plane: (h, w) float32.
-        size: (rows, columns) of the result.
-    """
-    for axis in (0, 1):
-        plane = _enlarge_axis(
-            plane,
-            axis,
-            size[axis],
-            source.chroma_step[axis],
-            source.chroma_offset[axis],
-            target.chroma_step[axis],
-            target.chroma_offset[axis],
-        )
-    return plane
-
-
-def _enlarge_axis(
-    plane: np.ndarray,
-    axis: int,
-    size: int,
-    source_step: int,
-    source_offset: float,
-    target_step: int,
-    target_offset: float,
-) -> np.ndarray:
-    factor = SCALE * source_step // target_step  # chroma samples made of one
-    if factor * target_step != SCALE * source_step:
-        raise ValueError(f"chroma step {source_step} cannot be made {target_step}")
-    length = plane.shape[axis]
-    # Sample factor·i + phase of the result lies at i + position of the source.
-    phase = np.arange(factor)
-    luma = (target_step * phase + target_offset + 0.5) / SCALE - 0.5
-    position = (luma - source_offset) / source_step
-    first = np.floor(position).astype(int) - 1
-    before, after = max(0, -first.min()), max(0, first.max() + 3)
-    pad = [(0, 0), (0, 0)]
-    pad[axis] = (before, after)
-    padded = np.pad(plane, pad, mode="edge")
-    shape = list(plane.shape)
-    shape[axis] = factor * length
-    result = np.empty(shape, np.float32)
-
-    def along(start: int, stop: int | None, step: int = 1) -> tuple[slice, slice]:
-        cut = slice(start, stop, step)
-        return (cut, slice(None)) if axis == 0 else (slice(None), cut)
-
-    for p in phase:
-        start = before + first[p]
-        fraction = position[p] - np.floor(position[p])  # past the second of four neighbours
-        weights = keys_cubic(fraction - np.arange(-1.0, 3.0)).astype(np.float32)
-        result[along(int(p), None, factor)] = sum(
-            weight * padded[along(start + tap, start + tap + length)]
-            for tap, weight in enumerate(weights)
-        )
-    return result[along(0, size)]
 
 
 def _top(depth: int) -> np.float32:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from d3dnet.network.cubic import resample_chroma, resample_luma
 from d3dnet.video.colour import grid_of, to_network
 from d3dnet.video.picture import Frame
-from d3dnet.video.resample import resample_chroma, resample_luma
 from d3dnet.video.source import VideoSource
 
 MIN_PSNR = 20.0  # dB of each plane; a wrong picture, not one of low quality

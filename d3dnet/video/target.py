@@ -12,7 +12,8 @@ import av
 from av.format import ContainerFormat
 
 from d3dnet.errors import OutputError
-from d3dnet.video.colour import SCALE, Layout
+from d3dnet.network import SCALE
+from d3dnet.video.colour import Layout
 from d3dnet.video.ffmpeg import Program, has_option, pixel_formats
 from d3dnet.video.hdr import NO_MASTERING, Mastering
 from d3dnet.video.images import image_files, is_image, is_pattern, written_images

@@ -102,7 +102,7 @@ def upscale(source: Path, output: Path, seen: Path, seconds: float = 0, **option
 
     torch.set_num_threads(1)
     options = {"model": Tiny(), "codec": "ffv1", **options}
-    with mock.patch("d3dnet.job.pipeline.run_network", run_and_count):
+    with mock.patch("d3dnet.network.run.run_network", run_and_count):
         upscale_video(source, output, **options)
 
 

@@ -17,10 +17,10 @@ from skimage.color import rgb2ycbcr
 import d3dnet
 from d3dnet.errors import InputError, OutputError
 from d3dnet.job.events import Progress
+from d3dnet.job.frames import upscale_frames
 from d3dnet.job.pipeline import READ_AHEAD
 from d3dnet.job.upscale import upscale_video
 from d3dnet.network.checkpoints import bundled_models
-from d3dnet.network.frames import upscale_frames
 from d3dnet.network.model import D3Dnet
 from d3dnet.video.colour import from_network, to_network
 from d3dnet.video.source import VideoSource

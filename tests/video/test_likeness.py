@@ -6,8 +6,8 @@ import torch
 
 import d3dnet
 from d3dnet.job.upscale import upscale_video
+from d3dnet.network.cubic import resample_luma
 from d3dnet.video.likeness import likeness
-from d3dnet.video.resample import resample_luma
 from tests.video.clips import BUNDLED, ffmpeg
 
 H, W = 32, 48

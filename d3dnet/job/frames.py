@@ -1,18 +1,16 @@
 """Frames in memory, four times larger: `upscale_frames`."""
 
 import os
-from collections import deque
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from d3dnet.network import Mode, check_mode
-from d3dnet.network.run import load_network, run_network
+from d3dnet.network import SCALE, Mode, check_mode
+from d3dnet.network.cubic import resample_luma
+from d3dnet.network.run import load_network, run_paired
 from d3dnet.video import colour
-
-SCALE = colour.SCALE
 
 
 def upscale_frames(
@@ -55,25 +53,23 @@ def upscale_frames(
     network = load_network(model, device, precision)
     top = np.iinfo(frames.dtype).max if frames.dtype.kind == "u" else 1
     luma_only = frames.ndim == 3
-    layout = colour.Layout("luma" if luma_only else "rgb", "grey" if luma_only else "rgb", 16)
-    chroma: deque[list[np.ndarray]] = deque()
 
-    def luma_frames() -> Iterator[Tensor]:
+    def luma_and_chroma() -> Iterator[tuple[Tensor, list[np.ndarray]]]:
         for frame in frames:
-            unit = frame.astype(np.float32) / np.float32(top)
+            unit, chroma = frame.astype(np.float32) / np.float32(top), []
             if not luma_only:
-                unit, *planes = colour.rgb_to_ycbcr(unit[..., 0], unit[..., 1], unit[..., 2])
+                unit, *chroma = colour.rgb_to_ycbcr(unit[..., 0], unit[..., 1], unit[..., 2])
                 unit = unit / np.float32(255)
-                chroma.append(planes)
-            yield torch.from_numpy(unit)[None]
+            yield torch.from_numpy(unit)[None], chroma
 
     count, height, width = frames.shape[:3]
     size = (SCALE * height, SCALE * width)
     result = np.empty((count, *size, *frames.shape[3:]), frames.dtype)
-    for index, luma in enumerate(run_network(network, luma_frames(), mode)):
+    results = run_paired(network, luma_and_chroma(), mode)
+    for index, (luma, chroma) in enumerate(results):
         values = luma[0].float().cpu().numpy()
         if not luma_only:
-            planes = [colour.enlarge_chroma(p, size, layout, layout) for p in chroma.popleft()]
+            planes = [resample_luma(plane, size) for plane in chroma]
             values = np.stack(colour.ycbcr_to_rgb(values * np.float32(255), *planes), axis=-1)
         values = np.clip(values, 0, 1) * np.float32(top)
         result[index] = np.rint(values) if frames.dtype.kind == "u" else values
