@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,10 @@ import d3dnet.network.run
 from d3dnet.cli import build_parser, main
 from d3dnet.commands.console import Console
 from d3dnet.job.events import Progress, Start
-from d3dnet.video.source import ON_ERROR
+from d3dnet.job.settings import Settings
+from d3dnet.video import ON_ERROR
+from d3dnet.video.reading import Reading
+from d3dnet.video.target import Encoding, Size
 from tests.network.stand_in import BilinearNetwork
 from tests.video.clips import make_clip, video_times
 
@@ -65,14 +69,15 @@ def test_upscale_prints_the_path_last_and_shows_progress_on_stderr(clip, stand_i
     assert stand_in == [("d3dnet", "auto", "auto")]
 
 
-def test_options_reach_the_pipeline(clip, monkeypatch):
+def test_options_reach_the_pipeline(clip, monkeypatch, tmp_path):
     seen = {}
 
-    def upscale_video(input, output, *, watch, **options):
-        seen.update(options, input=input, output=output)
+    def upscale(input, output, settings, *, watch, **options):
+        seen.update(options, input=input, output=output, settings=settings)
         return Path(output)
 
-    monkeypatch.setattr(d3dnet, "upscale_video", upscale_video, raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("d3dnet.job.upscale.upscale", upscale)
     words = "upscale in.mp4 out.mkv --model m.pth.tar --device cuda:1 --precision bfloat16"
     words += " --mode window --cuts off --codec libx265 --crf 21.5 --overwrite --ffmpeg /opt/ffmpeg"
     words += (
@@ -82,36 +87,40 @@ def test_options_reach_the_pipeline(clip, monkeypatch):
     words += " --no-audio --preset slow --pix-fmt yuv444p --ffmpeg-args=-tune_film"
     assert main([word.replace("_", " ") for word in words.split()]) == 0
     assert seen == {
-        "scale": 1.5,
-        "height": None,
-        "width": None,
-        "start": "0:01",
-        "end": "70.5",
-        "frames": 9,
-        "deinterlace": True,
-        "on_error": "conceal",
-        "fps": "24",
-        "work_dir": "scratch",
-        "tile": 96,
-        "max_memory": 2 * 2**30,
-        "restart": True,
-        "sound": False,
-        "preset": "slow",
-        "pix_fmt": "yuv444p",
-        "ffmpeg_args": ["-tune", "film"],
         "input": "in.mp4",
         "output": Path("out.mkv"),
-        "model": "m.pth.tar",
-        "device": "cuda:1",
-        "precision": "bfloat16",
-        "mode": "window",
-        "cuts": "off",
-        "codec": "libx265",
-        "crf": 21.5,
-        "overwrite": True,
-        "ffmpeg": "/opt/ffmpeg",
         "segment": "2/4",
         "workers": None,
+        "settings": Settings(
+            size=Size(scale=1.5, height=None, width=None),
+            reading=Reading(
+                start=Fraction(1),
+                end=Fraction("70.5"),
+                frames=9,
+                deinterlace=True,
+                on_error="conceal",
+                image_rate=Fraction(24),
+            ),
+            work_folder=tmp_path / "scratch",
+            tile=96,
+            max_memory=2 * 2**30,
+            restart=True,
+            sound=False,
+            encoding=Encoding(
+                codec="libx265",
+                crf=21.5,
+                preset="slow",
+                pixel_format="yuv444p",
+                arguments=("-tune", "film"),
+            ),
+            model="m.pth.tar",
+            device="cuda:1",
+            precision="bfloat16",
+            mode="window",
+            cuts="off",
+            overwrite=True,
+            ffmpeg="/opt/ffmpeg",
+        ),
     }
 
 
@@ -201,10 +210,10 @@ def test_several_inputs_go_into_a_folder_and_one_at_fault_does_not_stop_the_othe
 
 
 def test_a_fault_nobody_thought_of_is_still_one_line(clip, capsys, monkeypatch):
-    def upscale_video(*_, **__):
+    def upscale(*_, **__):
         raise RuntimeError("the sky\nis falling")
 
-    monkeypatch.setattr(d3dnet, "upscale_video", upscale_video, raising=False)
+    monkeypatch.setattr("d3dnet.job.upscale.upscale", upscale)
     assert main(["upscale", str(clip), "o.mp4"]) == 1
     assert capsys.readouterr().err == "d3dnet: RuntimeError: the sky is falling\n"
 

@@ -43,8 +43,8 @@ def _versions(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
 
 
 def _ffmpeg(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
+    from d3dnet.video import DEFAULT_CODEC
     from d3dnet.video.ffmpeg import find_program, pixel_formats
-    from d3dnet.video.target import DEFAULT_CODEC
 
     program = find_program(options.ffmpeg)
     yield "ffmpeg", f"{program.path}, version {program.version}"

@@ -10,16 +10,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import d3dnet
 from d3dnet.commands.common import Commands, add_network_options, add_plan_options, one_line
 from d3dnet.errors import exit_code
 from d3dnet.network import MODES
+from d3dnet.video import DEFAULT_CODEC, ON_ERROR
 from d3dnet.video.names import is_hidden, looks_like_image, looks_like_video
 
 if TYPE_CHECKING:
+    from d3dnet.job.settings import Settings
     from d3dnet.job.workers import Workers
 
-ON_ERROR = ("fail", "conceal", "stop")
 AT_ONCE = 8  # videos whose segments are handed out at the same time, at most
 
 
@@ -103,7 +103,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     )
     encoder = parser.add_argument_group("encoder")
     encoder.add_argument(
-        "--codec", default="libx264", help="video encoder of ffmpeg (default: %(default)s)"
+        "--codec", default=DEFAULT_CODEC, help="video encoder of ffmpeg (default: %(default)s)"
     )
     encoder.add_argument(
         "--crf", type=_quality, help="quality of the encoder, lower is better (libx264: 18)"
@@ -144,25 +144,35 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _upscale_all(options: argparse.Namespace) -> int:
+    from d3dnet.job import upscale as job
+
+    settings, show = _settings(options), options.console.show
     output = Path(options.output)
     if len(options.inputs) == 1 and not output.is_dir():
         with _workers(options) as workers:
-            return _upscale_one(options, workers, options.inputs[0], output)
+            segment = options.segment
+            job.upscale(
+                options.inputs[0], output, settings, segment=segment, workers=workers, watch=show
+            )
+        return 0
     if not output.is_dir():
         raise NotADirectoryError(f"{output}: of several inputs OUTPUT is a folder; create it first")
     names = [video for name in options.inputs for video in _videos(Path(name))]
     if len({name.stem for name in names}) < len(names):
         raise ValueError("several inputs have the same name; their results would overwrite another")
+    alone = len(names) == 1
 
     def upscale(workers: "Workers | None", name: Path) -> int:
+        watch = partial(show, video="" if alone or workers is None else str(name))
+        result, segment = output / _result_name(name, alone), options.segment
         try:
-            result = output / _result_name(name, alone=len(names) == 1)
-            return _upscale_one(options, workers, name, result, several=len(names) > 1)
+            job.upscale(name, result, settings, segment=segment, workers=workers, watch=watch)
         except Exception as error:
-            if len(names) == 1 or os.environ.get("D3DNET_TRACEBACK"):
+            if alone or os.environ.get("D3DNET_TRACEBACK"):
                 raise
             options.console.complain(one_line(error), exit_code(error))
             return exit_code(error)
+        return 0
 
     with _workers(options) as workers:
         if workers is None:
@@ -223,47 +233,37 @@ def _result_name(name: Path, alone: bool) -> str:
     return name.stem + (name.suffix if kept else ".mkv")
 
 
-def _upscale_one(
-    options: argparse.Namespace,
-    workers: "Workers | None",
-    source: str | Path,
-    output: Path,
-    several: bool = False,
-) -> int:
-    d3dnet.upscale_video(
-        source,
-        output,
+def _settings(options: argparse.Namespace) -> "Settings":
+    """All that is the same for every input."""
+    from d3dnet.job.settings import Settings, cuts_of, reading_of, work_folder_of
+    from d3dnet.video.target import Encoding, Size
+
+    return Settings(
         model=options.model,
         device=options.device,
         precision=options.precision,
         mode=options.mode,
         tile=options.tile,
         max_memory=options.max_memory,
-        cuts=options.cuts,
-        scale=options.scale,
-        height=options.height,
-        width=options.width,
-        start=options.start,
-        end=options.end,
-        frames=options.frames,
-        deinterlace=options.deinterlace,
-        on_error=options.on_error,
-        fps=options.fps,
+        cuts=cuts_of(options.cuts),
+        size=Size(options.scale, options.height, options.width),
+        reading=reading_of(
+            options.start,
+            options.end,
+            options.frames,
+            options.deinterlace,
+            options.on_error,
+            options.fps,
+        ),
+        encoding=Encoding(
+            options.codec, options.crf, options.preset, options.pix_fmt, tuple(options.ffmpeg_args)
+        ),
         sound=not options.no_audio,
-        codec=options.codec,
-        crf=options.crf,
-        preset=options.preset,
-        pix_fmt=options.pix_fmt,
-        ffmpeg_args=options.ffmpeg_args,
         overwrite=options.overwrite,
         ffmpeg=options.ffmpeg,
-        work_dir=options.work_dir,
+        work_folder=work_folder_of(options.work_dir),
         restart=options.restart,
-        segment=options.segment,
-        workers=workers,
-        watch=partial(options.console.show, video=str(source) if several and workers else ""),
     )
-    return 0
 
 
 def _count(text: str) -> int:

@@ -24,7 +24,8 @@ from d3dnet.video import colour
 from d3dnet.video.encode import SegmentSink
 from d3dnet.video.ffmpeg import Program
 from d3dnet.video.images import is_pattern
-from d3dnet.video.source import Reading, VideoSource
+from d3dnet.video.reading import Reading
+from d3dnet.video.source import VideoSource
 from d3dnet.video.target import Target, segment_format
 
 

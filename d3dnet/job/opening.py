@@ -23,6 +23,7 @@ from d3dnet.job.workers import Workers, settle_plan
 from d3dnet.network.interface import Network
 from d3dnet.network.plan import Plan, make_plan
 from d3dnet.network.run import load_network
+from d3dnet.video import DEFAULT_CODEC
 from d3dnet.video.encode import time_offset
 from d3dnet.video.ffmpeg import Program, find_program
 from d3dnet.video.hdr import warn_of_hdr
@@ -31,7 +32,6 @@ from d3dnet.video.rehearsal import rehearse
 from d3dnet.video.source import VideoSource
 from d3dnet.video.streams import Kept, keep
 from d3dnet.video.target import (
-    DEFAULT_CODEC,
     Encoding,
     Size,
     Target,

@@ -9,8 +9,9 @@ from typing import Literal
 from torch import nn
 
 from d3dnet.network import Mode, check_mode
+from d3dnet.video import OnError
+from d3dnet.video.reading import Reading
 from d3dnet.video.scenes import read_cuts
-from d3dnet.video.source import Reading
 from d3dnet.video.target import Encoding, Size
 from d3dnet.wording import parse_time
 
@@ -71,7 +72,7 @@ def reading_of(
     end: Time | None = None,
     frames: int | None = None,
     deinterlace: bool = False,
-    on_error: str = "fail",
+    on_error: OnError = "fail",
     fps: str | float | Fraction = 25,
 ) -> Reading:
     """What is read of a source, from words as people write them.

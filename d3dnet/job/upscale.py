@@ -33,8 +33,9 @@ from d3dnet.job.shares import (
 )
 from d3dnet.job.workers import Workers, spread
 from d3dnet.network import Mode
+from d3dnet.video import DEFAULT_CODEC, OnError
 from d3dnet.video.audit import Audit
-from d3dnet.video.target import DEFAULT_CODEC, Encoding, Size
+from d3dnet.video.target import Encoding, Size
 
 Watch = Callable[[Event], None]
 
@@ -61,7 +62,7 @@ def upscale_video(
     end: Time | None = None,
     frames: int | None = None,
     deinterlace: bool = False,
-    on_error: str = "fail",
+    on_error: OnError = "fail",
     fps: str | float | Fraction = 25,
     sound: bool = True,
     codec: str = DEFAULT_CODEC,

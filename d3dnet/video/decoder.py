@@ -10,17 +10,16 @@ from collections.abc import Callable, Generator, Iterator
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast
 
 import av
 import av.filter
 from av.stream import Stream
 
 from d3dnet.errors import InputError
+from d3dnet.video import OnError
 from d3dnet.video.completeness import missing_bytes
 
-OnError = Literal["fail", "conceal", "stop"]
-ON_ERROR: tuple[OnError, ...] = get_args(OnError)
 HINT = "see --on-error conceal, or stop"
 
 # Containers whose header says how long they are; of others FFmpeg says how long their content is.

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from fractions import Fraction
 
-from d3dnet.video.decoder import ON_ERROR, OnError
+from d3dnet.video import ON_ERROR, OnError
 
 
 @dataclass(frozen=True)

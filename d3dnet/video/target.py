@@ -13,6 +13,7 @@ from av.format import ContainerFormat
 
 from d3dnet.errors import OutputError
 from d3dnet.network import SCALE
+from d3dnet.video import DEFAULT_CODEC
 from d3dnet.video.colour import Layout
 from d3dnet.video.ffmpeg import Program, has_option, pixel_formats
 from d3dnet.video.hdr import NO_MASTERING, Mastering
@@ -22,7 +23,6 @@ from d3dnet.video.profiles import common_profile, is_of
 from d3dnet.video.source import VideoSource
 from d3dnet.video.streams import MATROSKA
 
-DEFAULT_CODEC = "libx264"
 RGB_CODECS = ("png", "tiff", "bmp", "qtrle")  # YCbCr is made RGB for these, by the program
 ALPHA_IN_MATROSKA_ONLY = ("libvpx", "libvpx-vp9")  # beside the picture, where there is room for it
 PRORES = ("prores", "prores_ks", "prores_aw")

@@ -16,7 +16,8 @@ from d3dnet.errors import InputError
 from d3dnet.job.upscale import upscale_video
 from d3dnet.video import picture
 from d3dnet.video.completeness import missing_bytes
-from d3dnet.video.source import Reading, VideoSource
+from d3dnet.video.reading import Reading
+from d3dnet.video.source import VideoSource
 from tests.video.clips import BUNDLED, ffmpeg
 
 LOOK = ("-f", "lavfi", "-i", "testsrc2=s=64x48:r=25", "-f", "lavfi", "-i", "sine=d=2")

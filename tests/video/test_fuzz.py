@@ -21,7 +21,9 @@ import pytest
 
 from d3dnet.errors import InputError, VideoError
 from d3dnet.job.upscale import upscale_video
-from d3dnet.video.source import ON_ERROR, Reading, VideoSource
+from d3dnet.video import ON_ERROR
+from d3dnet.video.reading import Reading
+from d3dnet.video.source import VideoSource
 from tests.video.clips import BUNDLED, make_clip
 
 SECONDS, EACH, WHOLE_RUNS = 4, 60, 6

@@ -10,7 +10,8 @@ from d3dnet.cli import main
 from d3dnet.errors import InputError, OutputError
 from d3dnet.job.upscale import upscale_video
 from d3dnet.video.images import image_files, is_pattern
-from d3dnet.video.source import Reading, VideoSource
+from d3dnet.video.reading import Reading
+from d3dnet.video.source import VideoSource
 from tests.video.clips import PROGRAM_IDS, PROGRAMS, ffmpeg, make_clip, video_times
 
 LOOK = ("-f", "lavfi", "-i", "testsrc2=s=32x24:r=25,boxblur=1", "-frames:v", 12)

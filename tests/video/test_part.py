@@ -8,7 +8,8 @@ import pytest
 
 from d3dnet.errors import InputError
 from d3dnet.job.upscale import upscale_video
-from d3dnet.video.source import Reading, VideoSource
+from d3dnet.video.reading import Reading
+from d3dnet.video.source import VideoSource
 from tests.video.clips import PROGRAM_IDS, PROGRAMS, audio_packets, make_clip, video_times
 
 

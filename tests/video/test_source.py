@@ -11,7 +11,8 @@ import pytest
 from d3dnet.errors import InputError
 from d3dnet.video import hdr
 from d3dnet.video.picture import layout_of, planar_format, planes
-from d3dnet.video.source import Reading, VideoSource
+from d3dnet.video.reading import Reading
+from d3dnet.video.source import VideoSource
 from d3dnet.video.times import increasing_times
 from tests.video.clips import ffmpeg, make_clip, raw_planes, video_times
 
