@@ -21,7 +21,6 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--output", type=Path, default=Path(), metavar="DIR", help="folder of the PNGs (here)"
     )
-    parser.add_argument("--ffmpeg", metavar="PROGRAM", help="ffmpeg program")
     add_network_options(parser)
     parser.set_defaults(run=_run)
 
@@ -40,7 +39,6 @@ def _run(options: argparse.Namespace) -> int:
         count=options.frames,
         crop=options.crop,
         on_picture=lambda path: print(path, flush=True),
-        ffmpeg=options.ffmpeg,
     )
     if made.seconds_per_frame <= 0:
         print("no slower than --model bicubic")

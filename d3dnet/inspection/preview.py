@@ -1,28 +1,33 @@
 """A few frames of a video, before and after, and how long all of it would take."""
 
 import os
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import groupby
 from pathlib import Path
-from typing import cast
 
+import av
 import cv2
 import numpy as np
-from torch import nn
+import torch
+from av.video.reformatter import ColorRange, Colorspace
+from torch import Tensor
 
-from d3dnet.errors import InputError
 from d3dnet.inspection import drawing
-from d3dnet.job.upscale import upscale_video
 from d3dnet.network.bicubic import Bicubic
 from d3dnet.network.interface import Network
-from d3dnet.video.source import VideoSource
+from d3dnet.network.run import run_paired
+from d3dnet.video.colour import Layout, from_network, to_network
+from d3dnet.video.picture import ColourTags, fill, layout_of
+from d3dnet.video.scenes import shots
+from d3dnet.video.source import Reading, VideoSource
 
 AROUND = 3  # frames on either side that a shown frame is made with
 SHEET = 1600  # width of a picture, at most
 ACCENT = (235, 120, 20)
+MATRICES = {1: Colorspace.ITU709, 9: Colorspace.BT2020}  # by H.273's number; others are BT.601
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,6 @@ def preview(
     count: int = 4,
     crop: tuple[int, int, int] | None = None,
     on_picture: Callable[[Path], None] | None = None,
-    ffmpeg: str | os.PathLike[str] | None = None,
 ) -> Preview:
     """Draw frames from across a video, before (bicubic) and after, with an enlarged part of each.
 
@@ -64,7 +68,7 @@ def preview(
         on_picture: called with each file when it is complete.
 
     Raises:
-        InputError, ProgramError: as `d3dnet.upscale_video` would.
+        InputError: as `d3dnet.upscale_video` would.
     """
     with VideoSource(path) as source:
         frames, rate = source.frames_estimate, Fraction(source.frame_rate)
@@ -80,10 +84,10 @@ def preview(
         seconds = []
         for model in (Bicubic(), network):
             clock = time.perf_counter()
-            shown, number_made = _upscaled(path, start, at, rate, model, ffmpeg)
+            shown, number_made = _upscaled(path, start, at, rate, model)
             images.append(shown)
             seconds.append(time.perf_counter() - clock)
-        # Decoding and encoding take as long with either.
+        # Decoding takes as long with either.
         spent += max(0.0, seconds[1] - seconds[0])
         made += number_made
         title = f"{Path(path).name} at {float(at):.2f} s"
@@ -95,34 +99,40 @@ def preview(
 
 
 def _upscaled(
-    path: str | os.PathLike[str],
-    start: Fraction,
-    at: Fraction,
-    rate: Fraction,
-    model: Network,
-    ffmpeg: str | os.PathLike[str] | None,
+    path: str | os.PathLike[str], start: Fraction, at: Fraction, rate: Fraction, network: Network
 ) -> tuple[np.ndarray, int]:
     """The frame at a time, (H, W, 3) uint8 RGB, and how many were made for it."""
-    with tempfile.TemporaryDirectory() as folder:
-        pattern = Path(folder) / "%03d.png"
-        count = round((at - start) * rate) + 1 + AROUND
-        # Half a frame earlier: times in files are rounded.
-        begin = max(Fraction(0), start - 1 / rate / 2)
-        upscale_video(
-            path,
-            pattern,
-            model=cast(nn.Module, model),  # a Network is one
-            start=f"{float(begin):.6f}",
-            frames=count,
-            sound=False,  # which nobody expects of pictures
-            ffmpeg=ffmpeg,
-        )
-        files = sorted(Path(folder).glob("*.png"))
-        index = min(len(files) - 1, count - 1 - AROUND)
-        image = cv2.imread(str(files[index]), cv2.IMREAD_COLOR)
-    if image is None:
-        raise InputError(f"{path}: no frame at {float(at):.2f} s")
-    return image[..., ::-1], len(files)
+    count = round((at - start) * rate) + 1 + AROUND
+    # Half a frame earlier: times in files are rounded.
+    begin = max(Fraction(0), start - 1 / rate / 2)
+    with VideoSource(path, Reading(start=begin, frames=count)) as source:
+        layout, peak = source.layout, 2**source.layout.depth - 1
+        cut = shots(source.frames(), peak, "auto", source.time_base)
+        made: list[tuple[Tensor, tuple[np.ndarray, ...]]] = []
+        for _, shot in groupby(cut, key=lambda one: one[0]):
+            seen = (to_network(frame.planes, layout) for _, frame, _ in shot)
+            frames = ((torch.from_numpy(luma)[None], rest) for luma, rest in seen)
+            made += run_paired(network, frames)
+        luma, rest = made[min(len(made) - 1, count - 1 - AROUND)]
+        return _rgb(luma[0].float().cpu().numpy(), rest, layout, source.colour), len(made)
+
+
+def _rgb(
+    luma: np.ndarray, rest: Sequence[np.ndarray], source: Layout, tags: ColourTags
+) -> np.ndarray:
+    """What came out of the network and went past it, as a picture without alpha."""
+    if source.family == "rgb":
+        green, blue, red = from_network(luma, rest, source, layout_of("gbrp", full_range=True))
+        return np.stack([red, green, blue], -1)
+    whole = layout_of("yuv444p", full_range=source.full_range)
+    frame = av.VideoFrame(luma.shape[1], luma.shape[0], whole.pixel_format)
+    fill(frame, from_network(luma, rest, source, whole))
+    return frame.to_ndarray(
+        format="rgb24",
+        src_colorspace=MATRICES.get(tags.matrix, Colorspace.ITU601),
+        src_color_range=ColorRange.JPEG if source.full_range else ColorRange.MPEG,
+        dst_color_range=ColorRange.JPEG,
+    )
 
 
 def picture(

@@ -165,7 +165,7 @@ def test_preview_upscales_the_frame_that_it_says(tmp_path):
         filters="format=gray,geq=lum='20*N+40'",
     )
     image, count = preview._upscaled(
-        source, preview.Fraction(1, 25), preview.Fraction(4, 25), 25, Bicubic(), None
+        source, preview.Fraction(1, 25), preview.Fraction(4, 25), 25, Bicubic()
     )
     assert count == 7
     assert abs(int(image[60, 60, 0]) - 120) <= 3
