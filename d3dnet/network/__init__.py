@@ -7,7 +7,8 @@ Luma frames → windows, a stream or tiles of them (`streaming`, `tiling`, as `p
 free `memory`) → the network (`model`, or `guided` with `motion`) → luma frames (`run`).
 
 Public: `model.D3Dnet`, `checkpoints.load_model`, `checkpoints.save_weights`,
-`checkpoints.bundled_models`, `frames.upscale_frames`, `run.run_network`, `complexity.measure`.
+`checkpoints.bundled_models`, `run.run_network`, `run.run_paired`, `complexity.measure`,
+`cubic.resample_luma`.
 """
 
 from typing import Literal, get_args

@@ -37,7 +37,8 @@ class Way:
             rows = features.permute(0, 2, 3, 1).flatten(0, 2)  # a pixel's channels side by side
             pixels = F.embedding_bag(index, rows, mode="sum", per_sample_weights=weight)
             count, height, width = features.shape[0], *features.shape[2:]
-            return pixels.unflatten(0, (count, height, width)).permute(0, 3, 1, 2)
+            aligned: Tensor = pixels.unflatten(0, (count, height, width))
+            return aligned.permute(0, 3, 1, 2)
         place = self._place.to(features.dtype)
         moved = F.grid_sample(features, place, padding_mode="zeros", align_corners=False)
         return moved * self.motion[:, 2:].to(features.dtype)

@@ -13,6 +13,7 @@ offsets that begin with motion are the ones that can be learned.
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -275,9 +276,8 @@ class GuidedD3Dnet(nn.Module):
     def footprint(self, mode: Mode, chunk: int) -> Footprint:
         """What a shot takes; see `d3dnet.network.interface.Footprint`."""
         size = self.input.weight.element_size()
-        widest = max(
-            layer.weight.shape[1] for layer in self.modules() if isinstance(layer, Follower)
-        )
+        followers = [layer for layer in self.modules() if isinstance(layer, Follower)]
+        widest = max(cast(Tensor, layer.weight).shape[1] for layer in followers)
         frame = 4 * motion.CHANNELS  # bytes of a guided frame
         if mode == "window":
             work = self.window * (size * (3 * self.channels + 2 * widest) + 2 * frame)

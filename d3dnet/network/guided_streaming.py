@@ -70,7 +70,8 @@ class _Joined:
         self.frames.pop(0)
 
     def _side(self, middle: Frame, after: int) -> list[tuple[Tensor, Way] | None]:
-        way, found = middle.ways[after], []
+        way = middle.ways[after]
+        found: list[tuple[Tensor, Way] | None] = []
         for distance in range(1, self.radius + 1):
             other = self.frames[self.radius + (2 * after - 1) * distance]
             if other is None:
