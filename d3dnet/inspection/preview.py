@@ -21,8 +21,9 @@ from d3dnet.network.interface import Network
 from d3dnet.network.run import run_paired
 from d3dnet.video.colour import Layout, from_network, to_network
 from d3dnet.video.picture import ColourTags, fill, layout_of
+from d3dnet.video.reading import Reading
 from d3dnet.video.scenes import shots
-from d3dnet.video.source import Reading, VideoSource
+from d3dnet.video.source import VideoSource
 
 AROUND = 3  # frames on either side that a shown frame is made with
 SHEET = 1600  # width of a picture, at most
