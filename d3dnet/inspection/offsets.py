@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from d3dnet.inspection import drawing
-from d3dnet.network.guided import Bottleneck, GuidedD3Dnet
-from d3dnet.network.model import D3Dnet
+from d3dnet.network.guided import Bottleneck
+from d3dnet.network.interface import Network
 from d3dnet.network.offsets import deformable_layers, watched_offsets
 
 SURROUNDINGS = 64  # input pixels on every side for which offsets are shown
@@ -79,7 +79,7 @@ class Inspection:
         return float(distance[order][np.searchsorted(weights, 0.9 * weights[-1])])
 
 
-def inspect(network: D3Dnet | GuidedD3Dnet, window: Tensor, at: tuple[int, int]) -> Inspection:
+def inspect(network: Network, window: Tensor, at: tuple[int, int]) -> Inspection:
     """Look into the network while it makes one pixel.
 
     Args:
@@ -90,6 +90,7 @@ def inspect(network: D3Dnet | GuidedD3Dnet, window: Tensor, at: tuple[int, int])
     Raises:
         ValueError: the pixel is outside of the output.
 
+    >>> from d3dnet import D3Dnet
     >>> network = D3Dnet(channels=4, resd3d_blocks=1, res_blocks=1).requires_grad_(False)
     >>> found = inspect(network, torch.rand(7, 16, 16), at=(30, 31))
     >>> [layer.name for layer in found.layers], found.share_of_frames.shape
