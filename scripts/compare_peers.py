@@ -143,6 +143,7 @@ def measure_speed(
                 except Exception as error:  # as above
                     drop(name, error)
                     continue
+                say(f"{name}: {one:.3f} and {cpu:.3f} CPU s a frame, {wall:.3f} s")
                 for kind, value in zip(found[name], (one, cpu, wall), strict=True):
                     found[name][kind].append(value)
         medians = {

@@ -1,5 +1,6 @@
 """What a peer's own process does: it scores the peer's frames, or takes samples of its speed."""
 
+import contextlib
 import os
 import threading
 import time
@@ -19,7 +20,7 @@ from d3dnet.evaluation.protocols import get_protocol
 from peers.peer import Peer
 
 WHOLE_CLIPS, PUBLISHED = "y-crop0", "d3dnet"  # protocols; steadiness is that of the first
-WATCH_EVERY = 0.02  # seconds
+WATCH_EVERY = 0.05  # seconds
 
 
 def process() -> ProcessPoolExecutor:
@@ -79,7 +80,8 @@ def warm_up(peer: Peer, frames: np.ndarray, count: int) -> tuple[int, float]:
     peer.use_threads(os.cpu_count() or 1)
     _bench[:] = [Bench(peer, [peer.prepare(frame) for frame in frames])]
     start = _cpu_seconds()
-    return _peak_memory(lambda: _bench[0].run(count)), _cpu_seconds() - start
+    peak = _peak_memory(lambda: _bench[0].run(count), peer.programs)
+    return peak, _cpu_seconds() - start
 
 
 def sample(count: int, threads: int) -> tuple[float, float]:
@@ -95,26 +97,29 @@ def _cpu_seconds() -> float:
     return sum(os.times()[:4])
 
 
-def _peak_memory(task: Callable[[], None]) -> int:
-    """Of the program that a peer runs; of this process where it runs none."""
+def _peak_memory(task: Callable[[], None], programs: bool) -> int:
+    """Bytes that this process, or the programs that it runs, held at the most during a task."""
     own, ended = psutil.Process(), threading.Event()
-    peaks = {"own": 0, "programs": 0}
+    peak = 0
 
     def watch() -> None:
+        nonlocal peak
         while not ended.wait(WATCH_EVERY):
-            programs = 0
-            for child in own.children():
-                try:
-                    if child.exe() != own.exe():  # not yet another program
-                        programs += child.memory_info().rss
-                except psutil.Error:  # it has ended
-                    continue
-            peaks["own"] = max(peaks["own"], own.memory_info().rss)
-            peaks["programs"] = max(peaks["programs"], programs)
+            peak = max(peak, held())
+
+    def held() -> int:
+        if not programs:
+            return int(own.memory_info().rss)
+        found = 0
+        for child in own.children():
+            with contextlib.suppress(psutil.Error):  # it has ended
+                if child.exe() != own.exe():  # not yet another program
+                    found += child.memory_info().rss
+        return found
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     task()
     ended.set()
     watcher.join()
-    return peaks["programs"] or max(peaks["own"], own.memory_info().rss)
+    return max(peak, held())

@@ -20,6 +20,8 @@ _TWICE = ",".join(_DOUBLE.format(field) for field in "tb")
 class FfmpegFilter(Peer):
     """A chain of filters, each clip by a process of its own."""
 
+    programs = True
+
     def __init__(self, name: str, filters: str) -> None:
         super().__init__(name)
         self.filters = filters

@@ -19,10 +19,12 @@ class Peer:
         name: in the table.
         stream: its speed is measured in the middle of one endless clip, as neighbouring frames
             matter; otherwise every sample is a clip of its own.
+        programs: other programs do the work, whose memory counts.
         threads: that `upscale` may use.
     """
 
     stream = False
+    programs = False
 
     def __init__(self, name: str) -> None:
         self.name = name
