@@ -50,7 +50,7 @@ class Console:
             done = sum(one.done for one in self._videos.values())
             self._progress(replace(event, done=done, frames=sum(frames) if all(frames) else None))
             return
-        if kind in ("Done", "Kept", "ShareDone"):
+        if kind in ("Done", "WorkKept", "ShareDone"):
             self._end_progress()
         if kind == "Start":
             now, before = time.monotonic(), self._before if video else 0
@@ -69,7 +69,7 @@ class Console:
         elif kind == "SegmentDone":
             last = event.first + event.frames - 1
             self._verbosely(f"segment {event.segment} is finished: frames {event.first} to {last}")
-        elif kind == "Kept":
+        elif kind == "WorkKept":
             self._say(
                 f"{event.frames} finished frames are kept in {event.work}; "
                 "the same command goes on behind them"

@@ -53,7 +53,7 @@ class SegmentDone:
 
 
 @dataclass(frozen=True)
-class Kept:
+class WorkKept:
     """The run ends before its result is complete: so many frames, in `work`, need not be made."""
 
     work: Path
@@ -82,11 +82,11 @@ NAMES = {
     Start: "start",
     Progress: "progress",
     SegmentDone: "segment",
-    Kept: "kept",
+    WorkKept: "kept",
     ShareDone: "share",
     Done: "done",
 }
-Event = Start | Progress | SegmentDone | Kept | ShareDone | Done
+Event = Start | Progress | SegmentDone | WorkKept | ShareDone | Done
 
 
 def as_json(event: Event) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from d3dnet.video.source import VideoSource
 from d3dnet.video.streams import Kept
 from d3dnet.wording import counted
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def joined(job: Job, source: VideoSource, kept: Kept, journal: Journal, ledger: Ledger) -> Audit:
@@ -82,7 +82,7 @@ def full_disk_told(path: Path) -> Iterator[None]:
     except DiskError as error:
         reason = str(error)
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in DISK_FULL_ERRORS:
             raise
         reason = f"{error.filename or path.parent}: {error.strerror}"
     else:

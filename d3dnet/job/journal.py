@@ -21,7 +21,7 @@ from d3dnet.files import remove, sync
 from d3dnet.network.plan import Plan
 
 SUFFIX = ".d3dnet"
-JOURNAL, LOCK, SHARES = "journal.jsonl", "lock", "shares.json"
+JOURNAL, LOCK, SHARES_FILE = "journal.jsonl", "lock", "shares.json"
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 LONGEST_NAME = 200  # bytes; file systems allow 255
 
@@ -136,7 +136,7 @@ class Journal:
     @property
     def any_done(self) -> bool:
         """Whether there is anything to go on with."""
-        shares = (self.folder / SHARES).exists()
+        shares = (self.folder / SHARES_FILE).exists()
         return shares or any("segment" in record for record in self.records)
 
     def begin(self, made_of: Mapping[str, Any], plan: Plan) -> None:
@@ -188,7 +188,9 @@ class Journal:
         """Forget and remove all that was done."""
         self.header, self.records = None, []
         for folder in {self.folder, self.beside}:
-            for path in sorted(folder.iterdir(), key=lambda p: p.name not in (JOURNAL, SHARES)):
+            # What says that there is work goes first: a run that is broken off here leaves none.
+            first = (JOURNAL, SHARES_FILE)
+            for path in sorted(folder.iterdir(), key=lambda path: path.name not in first):
                 if path.name != LOCK:
                     remove(path)
 

@@ -16,7 +16,16 @@ from typing import Any
 
 from d3dnet.errors import BusyError, OtherWorkError, SharesMissingError
 from d3dnet.files import write_whole
-from d3dnet.job.journal import JOURNAL, LOCK, SHARES, Journal, Lock, differing, plan_of, work_folder
+from d3dnet.job.journal import (
+    JOURNAL,
+    LOCK,
+    SHARES_FILE,
+    Journal,
+    Lock,
+    differing,
+    plan_of,
+    work_folder,
+)
 from d3dnet.job.ledger import Job, Ledger
 from d3dnet.job.segments import Segment
 from d3dnet.network.plan import Plan
@@ -121,7 +130,7 @@ class Shares:
     def read(self) -> bool:
         """Whether it is settled already."""
         try:
-            content = json.loads((self.folder / SHARES).read_bytes())
+            content = json.loads((self.folder / SHARES_FILE).read_bytes())
         except FileNotFoundError:
             return False
         self._plan, self._made_of = content["plan"], content["made_of"]
@@ -153,7 +162,7 @@ class Shares:
             self.parts = divided(list(find()), count or 1)
             parts = [(p.begin and asdict(p.begin), p.last, p.frames) for p in self.parts]
             content = {"made_of": now, "plan": self._plan, "parts": parts}
-            write_whole(self.folder / SHARES, json.dumps(content).encode())
+            write_whole(self.folder / SHARES_FILE, json.dumps(content).encode())
             self.let_go()
         differences = differing(self._made_of, now)
         if count not in (None, len(self.parts)):

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from d3dnet.errors import AuditError
-from d3dnet.job.events import Done, Event, Kept, Progress, ShareDone, Start
+from d3dnet.job.events import Done, Event, Progress, ShareDone, Start, WorkKept
 from d3dnet.job.finish import audited, give_name, joined
 from d3dnet.job.local_workers import workers_of
 from d3dnet.job.opening import OpenJob, opened_job
@@ -256,7 +256,7 @@ def _kept_is_told(opened: OpenJob, watch: Watch) -> Iterator[None]:
         yield
     except BaseException as error:
         if opened.ledger.frames and not isinstance(error, AuditError):
-            watch(Kept(opened.job.folder, opened.ledger.done))
+            watch(WorkKept(opened.job.folder, opened.ledger.done))
         raise
 
 

@@ -32,7 +32,7 @@ from d3dnet.job.queues import read_ahead
 from d3dnet.job.segments import LONGEST, Place, Segment, find_segments, warm_up
 from d3dnet.network.interface import Network
 from d3dnet.network.memory import free_memory
-from d3dnet.network.plan import SHARE, Plan, make_plan
+from d3dnet.network.plan import USABLE, Plan, make_plan
 from d3dnet.network.run import load_network
 from d3dnet.video.ffmpeg import find_program
 from d3dnet.video.source import VideoSource
@@ -104,7 +104,7 @@ def plan_there(
     kinds = {parameter.device.type for parameter in network.parameters()}
     if together > 1 and limits["max_memory"] is None and "cuda" not in kinds:
         free = free_memory(torch.device("cpu"))
-        limits = {**limits, "max_memory": int(SHARE * free / together)}
+        limits = {**limits, "max_memory": int(USABLE * free / together)}
     yield {"plan": make_plan(network, height, width, **limits).to_dict()}
 
 

@@ -39,7 +39,7 @@ from d3dnet.wording import show_size
 CHUNK = 8  # frames computed together where memory allows; the result does not depend on it
 BLOCKS = (0, 128, 64, 32, 16, 8)
 SMALLEST_TILE = 16
-SHARE = 0.8  # of the memory that is free, at most
+USABLE = 0.8  # of the memory that is free, at most
 HEAP = 350 * 2**20  # bytes that the CPU's allocator holds and does not use
 OUTSIDE = 4500  # bytes per input pixel: decoder and encoder, and frames on their way
 
@@ -215,7 +215,7 @@ def make_plan(
 def _limits(network: Plannable, pixels: int, max_memory: int | None) -> tuple[float, float]:
     """Bytes that may be used on the network's device, and in the host; on the CPU both at once."""
     device = next(network.parameters()).device
-    host = SHARE * free_memory(torch.device("cpu"))
+    host = USABLE * free_memory(torch.device("cpu"))
     if device.type != "cuda" and max_memory is not None:
         import psutil  # training does without
 
@@ -224,5 +224,5 @@ def _limits(network: Plannable, pixels: int, max_memory: int | None) -> tuple[fl
     if device.type != "cuda":
         return math.inf, host - HEAP
     if max_memory is None:
-        return SHARE * free_memory(device), host
+        return USABLE * free_memory(device), host
     return max_memory - torch.cuda.memory_allocated(device), host

@@ -34,7 +34,7 @@ LATEST_BEGINNING = 10  # seconds; a clock that begins later counts something els
 INTERRUPTIONS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
-FULL = ("No space left on device", "Disk quota exceeded", "File too large")
+DISK_FULL_WORDS = ("No space left on device", "Disk quota exceeded", "File too large")
 
 
 @contextlib.contextmanager
@@ -60,7 +60,7 @@ def signals_wait() -> Iterator[None]:
             handlers[came[0][0]](*came[0])
 
 
-class Feed:
+class EncoderFeed:
     """The ffmpeg program at work, and the pipe that it reads.
 
     Args:
@@ -146,7 +146,7 @@ class Feed:
         self._process.wait()
         self._complaints.seek(0)
         text = self._complaints.read(65536).decode(errors="replace")
-        for reason in FULL:
+        for reason in DISK_FULL_WORDS:
             if reason in text:
                 raise DiskError(f"{self._path}: {reason}") from None
         raise EncoderError(
@@ -196,7 +196,7 @@ class SegmentSink:
         command = segment_command(
             self._images or self._part, target, program, result.suffix, first + 1
         )
-        self._feed = Feed(command, program, path)
+        self._feed = EncoderFeed(command, program, path)
         stream = self._feed.pipe.add_stream("rawvideo", rate=target.frame_rate)
         stream.width, stream.height = target.width, target.height
         stream.pix_fmt = target.layout.pixel_format

@@ -9,7 +9,7 @@ import av
 
 from d3dnet.errors import EncoderError
 from d3dnet.video.command import Ending, join_command
-from d3dnet.video.encode import Feed, packet_times, time_offset
+from d3dnet.video.encode import EncoderFeed, packet_times, time_offset
 from d3dnet.video.ffmpeg import Program
 from d3dnet.video.profiles import add_profile
 from d3dnet.video.source import VideoSource
@@ -67,7 +67,7 @@ def join(
             ending=None if until is not None else _ending(segments, source, path),
             until=until,
         )
-        feed = Feed(command, program, path, pipe, QUICKTIME_PIPE if pipe == "mov" else {})
+        feed = EncoderFeed(command, program, path, pipe, QUICKTIME_PIPE if pipe == "mov" else {})
         try:
             feed.mux(_packets(segments, feed.pipe))
             complete = feed.end(seconds)

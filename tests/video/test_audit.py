@@ -7,7 +7,7 @@ from fractions import Fraction
 import pytest
 
 from d3dnet.errors import AuditError, OutputError
-from d3dnet.job.events import Kept, Progress
+from d3dnet.job.events import Progress, WorkKept
 from d3dnet.job.upscale import upscale_video
 from d3dnet.video.audit import audit
 from d3dnet.video.ffmpeg import find_program
@@ -203,7 +203,7 @@ def test_an_unfaithful_result_is_an_error_and_does_not_get_its_name(clip, tmp_pa
         assert "--restart" in str(error.value)
         assert len(video_times(made)) == 25
     assert sum(isinstance(event, Progress) for event in events) == 25
-    assert not any(isinstance(event, Kept) for event in events)  # going on is no way out
+    assert not any(isinstance(event, WorkKept) for event in events)  # going on is no way out
     upscale_video(clip, output, restart=True, **options)
     assert [path.name for path in tmp_path.iterdir()] == ["out.mkv"]
 
