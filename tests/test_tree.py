@@ -71,6 +71,15 @@ def test_every_wing_says_what_it_is():
         assert ast.get_docstring(ast.parse((PACKAGE / wing / "__init__.py").read_text())), wing
 
 
+def test_modules_are_not_longer_than_about_four_hundred_lines():
+    long = {
+        str(path.relative_to(ROOT)): lines
+        for path in [*PACKAGE.rglob("*.py"), *(ROOT / "scripts").rglob("*.py")]
+        if (lines := len(path.read_text().splitlines())) > 420
+    }
+    assert not long
+
+
 @pytest.mark.parametrize(("wing", "stranger"), STRANGERS)
 def test_a_wing_knows_nothing_of_those_above_it(wing, stranger):
     knowing = {
