@@ -6,6 +6,8 @@ Exit codes: 0 done; 1 the input, output or weights are at fault; 2 wrong usage; 
 """
 
 import argparse
+import codecs
+import contextlib
 import os
 import signal
 import sys
@@ -18,9 +20,12 @@ from d3dnet.commands.common import one_line
 from d3dnet.commands.console import Console
 from d3dnet.errors import exit_code
 
+SPELLINGS = {"×": "x", "−": "-", "–": "-", "’": "'", "…": "..."}  # where a terminal has ASCII alone
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
+    _see_that_all_can_be_told()
     options = build_parser().parse_args(arguments)
     options.console = console = Console(
         as_json=getattr(options, "json", False) is True,
@@ -28,9 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         verbose=getattr(options, "verbose", False),
     )
     warnings.showwarning = console.warn
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="surrogateescape")  # names of files need not be UTF-8
     signal.signal(signal.SIGTERM, _interrupt)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup
+        signal.signal(signal.SIGHUP, _interrupt)
     try:
         code: int = options.run(options)
         return code
@@ -58,6 +63,37 @@ def build_parser() -> argparse.ArgumentParser:
     for command in (upscale, info, preview, evaluate, train, offsets, doctor):
         command.add(commands)
     return parser
+
+
+def _see_that_all_can_be_told() -> None:
+    """Streams that are closed swallow what they are told; what they cannot encode is spelled."""
+    for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            # Else the next file that is opened would get this number, and what others print.
+            with contextlib.suppress(OSError):
+                os.fstat(number)
+                continue
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))
+    codecs.register_error("d3dnet", _spelled)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="d3dnet")
+
+
+def _spelled(error: UnicodeError) -> tuple[str | bytes, int]:
+    """What a terminal has no characters for; bytes of a name that is no UTF-8, as they are."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    character = error.object[error.start]
+    if 0xDC80 <= ord(character) <= 0xDCFF:
+        return bytes([ord(character) - 0xDC00]), error.start + 1
+    return SPELLINGS.get(character, character.encode("ascii", "backslashreplace").decode()), (
+        error.start + 1
+    )
 
 
 def _interrupt(*_: object) -> None:

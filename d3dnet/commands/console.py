@@ -1,5 +1,6 @@
 """How a person, or a program, is told what happens: a bar, plain lines, or JSON."""
 
+import contextlib
 import json
 import sys
 import threading
@@ -172,10 +173,11 @@ class Console:
 
     def _say(self, text: str) -> None:
         line = f"d3dnet: {text}"
-        if self._bar is not None:
-            self._bar.write(line, file=sys.stderr)
-        else:
-            print(line, file=sys.stderr)
+        with contextlib.suppress(OSError, ValueError):  # nobody may be there to be told
+            if self._bar is not None:
+                self._bar.write(line, file=sys.stderr)
+            else:
+                print(line, file=sys.stderr)
 
     @staticmethod
     def _print_json(values: dict[str, Any]) -> None:

@@ -36,6 +36,7 @@ from d3dnet.video.target import (
     Size,
     Target,
     check_output_path,
+    result_path,
     rounded,
     target_of,
     warn_of_alpha,
@@ -138,10 +139,10 @@ def opened_job(
 
 def _output_path(output: str | os.PathLike[str], source: VideoSource, settings: Settings) -> Path:
     """The absolute path of the result, which may be written."""
-    folder = work_folder(Path(os.path.abspath(output)), settings.work_folder)
+    folder = work_folder(result_path(output), settings.work_folder)
     only_to_be_named = is_complete(folder) and not settings.restart
     overwrite = settings.overwrite or only_to_be_named
-    path = check_output_path(output, source.path, overwrite=overwrite)
+    path = check_output_path(result_path(output), source.path, overwrite=overwrite)
     if is_image(path) and not is_pattern(path) and not source.is_one_frame:
         raise OutputError(
             f"{path}: one image, of a video of several frames; ask for one frame (--frames 1), "

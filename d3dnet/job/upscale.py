@@ -35,7 +35,7 @@ from d3dnet.job.workers import Workers, spread
 from d3dnet.network import Mode
 from d3dnet.video import DEFAULT_CODEC, OnError
 from d3dnet.video.audit import Audit
-from d3dnet.video.target import Encoding, Size
+from d3dnet.video.target import Encoding, Size, result_path
 
 Watch = Callable[[Event], None]
 
@@ -178,7 +178,7 @@ def upscale(
     watch: Watch = unwatched,
 ) -> Path:
     """Make a video file larger: `upscale_video`, with its settings in one piece."""
-    path = Path(os.path.abspath(output))
+    path = result_path(output)
     if segment == JOIN:
         return _join(input, path, settings, watch)
     share = None if segment is None else Share.parse(segment)

@@ -149,9 +149,10 @@ class EncoderFeed:
         for reason in DISK_FULL_WORDS:
             if reason in text:
                 raise DiskError(f"{self._path}: {reason}") from None
+        silence = f"it says no more than exit code {self._process.returncode}"
         raise EncoderError(
             f"{self._path}: ffmpeg {self._program.version} stopped: "
-            f"{first_complaint(text) or f'exit code {self._process.returncode}'}"
+            f"{first_complaint(text) or silence}"
         ) from None
 
 

@@ -26,10 +26,21 @@ def opened(path: Path, url: str, options: dict[str, str]) -> av.container.InputC
 
 
 def video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
+    """The first that is no cover.
+
+    Raises:
+        InputError: there is none, nobody decodes it, or the picture is made of several.
+    """
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic:
             if stream.codec_context is None:
                 raise InputError(f"{path}: no decoder for its video stream")
+            if stream.disposition & Disposition.dependent:  # it means nothing by itself
+                raise InputError(
+                    f"{path}: a picture of {len(container.streams.video)} tiles or layers, which "
+                    "are not put together here; make it a PNG first, such as with heif-convert, "
+                    "avifdec or ffmpeg 8"
+                )
             return stream
     kinds = sorted({stream.type for stream in container.streams})
     raise InputError(f"{path}: no video stream, only: {', '.join(kinds) or 'nothing'}")

@@ -3,6 +3,7 @@
 What does not go into the result is known then, and not after hours.
 """
 
+import shlex
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -28,7 +29,7 @@ from d3dnet.video.streams import (
     is_same_sound,
     streams_of,
 )
-from d3dnet.video.target import Target
+from d3dnet.video.target import Target, warn_of_profile
 
 PICTURES = 5  # enough for some to be coded before they are shown
 LENGTH = Fraction(1)  # seconds of sound and subtitles that are tried
@@ -55,6 +56,7 @@ def rehearse(
         EncoderError: the result could not be written.
         OutputError: the container cannot hold what the encoder makes.
     """
+    warn_of_profile(path, source, target)
     for note in source.notes:
         warnings.warn(f"{source.path}: {note}", stacklevel=3)
     segment, joined = folder / "check", folder / f"check{path.suffix}"
@@ -64,9 +66,15 @@ def rehearse(
     step = 1 / (target.frame_rate * target.time_base)
     count = 1 if is_image(path) else PICTURES
     times = [source.first_pts + round(number * step) for number in range(count)]
-    with SegmentSink(segment, target, program, result=path, offset=offset) as sink:
-        for pts in dict.fromkeys(times):
-            sink.write(empty, pts)
+    try:
+        with SegmentSink(segment, target, program, result=path, offset=offset) as sink:
+            for pts in dict.fromkeys(times):
+                sink.write(empty, pts)
+    except EncoderError as error:
+        if target.encoding.arguments and type(error) is EncoderError:
+            words = shlex.join(target.encoding.arguments)
+            raise EncoderError(f"{error}; it was given --ffmpeg-args={words!r}") from None
+        raise
     if is_pattern(path):
         for image in segment.iterdir():
             image.unlink()

@@ -342,6 +342,12 @@ def encoder_time_base(target: Target, suffix: str) -> Fraction:
     return target.time_base
 
 
+def result_path(name: str | os.PathLike[str]) -> Path:
+    """Where a result goes: through a symbolic link, which stays, to what it points at."""
+    path = Path(os.path.abspath(name))
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
 def check_output_path(path: str | os.PathLike[str], source: Path, *, overwrite: bool) -> Path:
     """The absolute path of a result that may be written.
 

@@ -2,7 +2,9 @@
 
 import gc
 import random
+import shutil
 import struct
+import subprocess
 import warnings
 import zlib
 
@@ -11,8 +13,8 @@ import pytest
 from PIL import Image, ImageCms
 
 from d3dnet.cli import main
+from d3dnet.errors import InputError, VideoError
 from d3dnet.job.upscale import upscale_video
-from d3dnet.video import VideoError
 from d3dnet.video.profiles import add_profile, profile_of
 from d3dnet.video.source import VideoSource
 from tests.video.clips import PROGRAMS, ffmpeg
@@ -160,3 +162,19 @@ def test_broken_files_have_a_profile_or_none_and_no_exception(tmp_path, name):
                 broken[chance.randrange(len(broken))] = chance.randrange(256)
         (tmp_path / "broken").write_bytes(broken)
         profile_of(tmp_path / "broken")
+
+
+def test_a_picture_of_tiles_is_refused_and_not_its_first_tile_made(tmp_path):
+    made = shutil.which("avifenc")
+    if made is None:
+        pytest.skip("avifenc makes pictures of tiles, and is not here")
+    path = image(tmp_path / "in.png").with_name("in.avif")
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=128x128", "-frames:v", 1, tmp_path / "big.png")
+    for grid, words in ((False, []), (True, ["--grid", "2x2"])):
+        subprocess.run([made, *words, "-s", "9", tmp_path / "big.png", path], check=True)
+        if grid:
+            with pytest.raises(InputError, match="a picture of 4 tiles"):
+                VideoSource(path)
+        else:
+            with VideoSource(path) as source:
+                assert (source.height, source.width) == (128, 128)
