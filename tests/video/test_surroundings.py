@@ -118,9 +118,7 @@ def test_a_broken_program_on_the_path_is_passed_over_with_a_warning(tmp_path, mo
         assert programs.find_program() == BUNDLED
 
 
-@pytest.mark.parametrize(
-    "words", [["-tune"], ["-foo", "bar"], ["-v", "quiet", "-foo", "x"]]
-)
+@pytest.mark.parametrize("words", [["-tune"], ["-foo", "bar"], ["-v", "quiet", "-foo", "x"]])
 def test_bad_words_for_the_program_are_named(clip, tmp_path, words):
     with pytest.raises(EncoderError) as caught, warnings.catch_warnings():
         upscale_video(
