@@ -15,7 +15,7 @@ ACROSS_MODULES = {
     "job": {"colour_bars", "resume", "upscale_memory"},
     "ops": {"cpu_kernel", "cuda_compile", "cuda_host", "non_finite", "oracle", "values"},
     "training": {"bare_machine", "guided", "resume"},
-    "video": {"alpha", "codecs", "fuzz", "part", "torture"},
+    "video": {"alpha", "codecs", "fuzz", "part", "surroundings", "torture"},
 }
 # Who must not know of whom, wherever the import stands.
 STRANGERS = [

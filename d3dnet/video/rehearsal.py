@@ -298,8 +298,8 @@ class _Trial:
             names = ", ".join(lost[:NAMES_TOLD])
             names += f" and {len(lost) - NAMES_TOLD} more" if len(lost) > NAMES_TOLD else ""
             suffix = self._path.suffix
-            where = "; .mkv can" if suffix.lower() != ".mkv" else ""
-            self.told.append(f"{suffix} cannot hold the tags {names}{where}")
+            where = "; .mkv has" if suffix.lower() != ".mkv" else ""
+            self.told.append(f"without the tags {names}, for which {suffix} has no room{where}")
         return kept
 
     def _lost_tags(self, kept: Kept) -> list[str] | None:

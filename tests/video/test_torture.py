@@ -325,6 +325,7 @@ CASES = [
         make=subtitled,
         options=X264,
         output="out.mp4",
+        warns="without the tags title of the picture, for which .mp4 has no room; .mkv has",
         streams=("video", "audio", "subtitle"),
     ),
     Case(
