@@ -10,7 +10,7 @@ from d3dnet.network import PRECISIONS
 # Nothing that imports torch is imported by a command's module: `d3dnet --help` must be quick.
 # What commands are added to.
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-NETWORKS = "d3dnet, d3dnet-lite (a fifth of the work)"
+NETWORKS = "d3dnet, d3dnet-lite (less work, follows motion)"
 
 
 def add_network_options(
