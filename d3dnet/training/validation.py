@@ -11,7 +11,8 @@ from d3dnet.datasets.luma import unit_luma
 from d3dnet.evaluation.metrics import psnr
 from d3dnet.network import Mode
 from d3dnet.network.interface import Network
-from d3dnet.network.offsets import watched_offsets
+from d3dnet.network.model import D3D
+from d3dnet.network.offsets import deformable_layers, watched_offsets
 
 BORDER = 8  # high-resolution pixels that are not scored
 FRAMES = 7  # of a clip that are, from its beginning
@@ -64,8 +65,11 @@ def offset_reach(model: Network, lr: Tensor) -> float:
     """
     reaches: list[float] = []
 
-    def measure(layer: str, offset: Tensor) -> None:
-        reaches.append(offset.unflatten(1, (27, 2)).norm(dim=2).mean().item())
+    layers = deformable_layers(model)
+
+    def measure(name: str, offset: Tensor) -> None:
+        if isinstance(layers[name], D3D):  # motion, which others follow, is not learned
+            reaches.append(offset.unflatten(1, (27, 2)).norm(dim=2).mean().item())
 
     with watched_offsets(model, measure):
         model.forward_sequence(lr)

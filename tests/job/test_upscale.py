@@ -248,8 +248,9 @@ def test_all_sound_subtitles_and_attachments_are_kept_where_the_container_can(tm
             output = upscale(source, tmp_path / name, program)
         found = [str(warning.message) for warning in caught]
         if name == "out.mp4":
-            assert len(found) == 1
-            assert "cannot hold 1 attachment; .mkv can" in found[0]
+            attachment, title = found
+            assert "cannot hold 1 attachment; .mkv can" in attachment
+            assert "without the tags title of the picture" in title
         else:
             assert found == []
         with av.open(str(output)) as container:
